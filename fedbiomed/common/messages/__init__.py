@@ -1,0 +1,1 @@
+"""Messages between researcher and nodes; one file per conversation."""
