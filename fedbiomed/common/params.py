@@ -1,0 +1,196 @@
+"""Pure maths on the parameters of models: weighted means, streamed.
+
+`Params` are `dict[str, array]`, numpy or torch. torch is not imported here until a result must be one of its tensors.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fedbiomed.common.exceptions import AggregationError
+
+Params = dict[str, Any]
+_Array = np.ndarray[Any, Any]
+# Elements taken at a time: what is worked on (twice 256 KiB) stays in the cache, and no copy of a whole array is made.
+_BLOCK = 1 << 15
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What the mean of an array must come back as; `tensor_dtype` is the name of a torch dtype, or empty for numpy."""
+
+    dtype: np.dtype[Any]
+    tensor_dtype: str = ""
+
+
+class RunningMean:
+    """Weighted mean of parameter sets that come one by one.
+
+    Sums in float64, in place; one division at the end. Holds one float64 copy of the model, whatever the number of sets.
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[str, _Array] = {}
+        self._kinds: dict[str, _Kind] = {}
+        self._first = ""
+        self.total_weight = 0.0
+        self.count = 0
+
+    def add(self, params: Mapping[str, Any], weight: float, source: str = "") -> None:
+        """Take one parameter set in; it stays untouched. A set that is refused leaves the mean as it was.
+
+        Args:
+            params: same names as the first set, one shape per name; arrays, tensors or numbers, all finite.
+            weight: by which it counts, >= 0; a number of samples will do, weights need not sum to 1.
+            source: whose it is, for error messages.
+
+        Raises:
+            AggregationError: names or shapes differ from the first set's, a value is not a finite number, or the weight is not.
+        """
+        who = source or f"parameter set {self.count + 1}"
+        if not (math.isfinite(weight) and weight >= 0):
+            raise AggregationError(f"the weight of {who} must be a number of 0 or more, not {weight!r}")
+        arrays = {name: _as_array(value, name, who) for name, value in params.items()}
+        self._check_names(arrays, who)
+        for name, array in arrays.items():
+            self._check_array(name, array, who)
+        if not self.count:
+            self._begin(params, arrays, weight, who)
+        else:
+            for name, array in arrays.items():
+                _add_scaled(self._sums[name], array, weight)
+        self.total_weight += weight
+        self.count += 1
+
+    def mean(self) -> Params:
+        """The mean of what was taken in, as new arrays; more may be added afterwards.
+
+        Returns:
+            Tensors come back as tensors on the CPU of their own floating dtype, float32 for integers and bools; arrays as arrays of their
+            own floating dtype, float64 for integers and bools. The dtypes are those of the first set.
+
+        Raises:
+            AggregationError: nothing was taken in, or all weights are 0.
+        """
+        if not self.total_weight > 0:
+            raise AggregationError(f"no mean of {self.count} parameter sets whose weights sum to {self.total_weight}")
+        return {name: _as_kind(total, self.total_weight, self._kinds[name]) for name, total in self._sums.items()}
+
+    def sum(self) -> Params:
+        """The weighted sum of what was taken in, without the division; else as `mean`.
+
+        Raises:
+            AggregationError: nothing was taken in.
+        """
+        if not self.count:
+            raise AggregationError("no sum of 0 parameter sets")
+        return {name: _as_kind(total, 1.0, self._kinds[name]) for name, total in self._sums.items()}
+
+    def _check_names(self, arrays: Mapping[str, _Array], who: str) -> None:
+        if not arrays:
+            raise AggregationError(f"{who} holds no parameters")
+        if self.count and arrays.keys() != self._sums.keys():
+            missing, extra = sorted(self._sums.keys() - arrays.keys()), sorted(arrays.keys() - self._sums.keys())
+            raise AggregationError(
+                f"the parameters of {who} have other names than those of {self._first}: missing {missing[:5]}, in excess {extra[:5]}"
+            )
+
+    def _check_array(self, name: str, array: _Array, who: str) -> None:
+        if self.count and array.shape != self._sums[name].shape:
+            raise AggregationError(
+                f"parameter {name!r} of {who} has shape {array.shape}, that of {self._first} has {self._sums[name].shape}"
+            )
+        if array.dtype.kind in "fc" and not all(np.isfinite(block).all() for block in _blocks(array)):
+            raise AggregationError(f"parameter {name!r} of {who} holds NaN or infinite values")
+
+    def _begin(self, params: Mapping[str, Any], arrays: Mapping[str, _Array], weight: float, who: str) -> None:
+        self._first = who
+        self._kinds = {name: _kind_of(params[name], array) for name, array in arrays.items()}
+        self._sums = {name: np.empty(array.shape, np.result_type(array.dtype, np.float64)) for name, array in arrays.items()}
+        for name, array in arrays.items():
+            np.multiply(array, weight, out=self._sums[name], dtype=self._sums[name].dtype)
+
+
+def weighted_mean(params: Sequence[Mapping[str, Any]], weights: Sequence[float]) -> Params:
+    """Average parameter sets, each counting by its weight.
+
+    Args:
+        params: one mapping per node; same names in all, and one shape per name.
+        weights: one number per node, >= 0, not all 0 (sample counts will do: they need not sum to 1).
+
+    Returns:
+        A new mapping of the same names and shapes; the inputs stay untouched. For its dtypes see `RunningMean.mean`.
+
+    Raises:
+        AggregationError: the lengths, names or shapes differ, a value is not finite, or the weights sum to 0.
+
+    Source: McMahan et al. 2017, algorithm 1 (arXiv:1602.05629).
+    """
+    return _running(params, weights).mean()
+
+
+def weighted_sum(params: Sequence[Mapping[str, Any]], weights: Sequence[float]) -> Params:
+    """Sum of parameter sets, each times its weight; else as `weighted_mean`, but the weights may be all 0."""
+    return _running(params, weights).sum()
+
+
+def _running(params: Sequence[Mapping[str, Any]], weights: Sequence[float]) -> RunningMean:
+    if len(params) != len(weights):
+        raise AggregationError(f"{len(params)} parameter sets, but {len(weights)} weights")
+    running = RunningMean()
+    for one, weight in zip(params, weights, strict=True):
+        running.add(one, weight)
+    return running
+
+
+def _is_tensor(value: Any) -> bool:
+    return hasattr(value, "detach") and hasattr(value, "cpu")
+
+
+def _as_array(value: Any, name: str, who: str) -> _Array:
+    """A view of a tensor or array where that can be (numpy has no bfloat16: such a tensor is widened)."""
+    try:
+        array = np.asarray(_widened(value.detach().cpu()) if _is_tensor(value) else value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise AggregationError(f"parameter {name!r} of {who} is a {type(value).__name__}, not an array of numbers: {error}") from error
+    if array.dtype.kind not in "biufc":
+        raise AggregationError(f"parameter {name!r} of {who} is a {type(value).__name__} of dtype {array.dtype}, not numbers")
+    return array
+
+
+def _widened(tensor: Any) -> Any:
+    return tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor
+
+
+def _kind_of(value: Any, array: _Array) -> _Kind:
+    is_float = array.dtype.kind in "fc"
+    if _is_tensor(value):
+        return _Kind(np.dtype(np.float32), str(value.dtype).removeprefix("torch.") if is_float else "float32")
+    return _Kind(array.dtype.newbyteorder("=") if is_float else np.dtype(np.float64))
+
+
+def _blocks(array: _Array) -> list[_Array]:
+    flat = array.reshape(-1)  # copies this one array where it is not contiguous
+    return [flat[start : start + _BLOCK] for start in range(0, flat.size, _BLOCK)]
+
+
+def _add_scaled(total: _Array, array: _Array, weight: float) -> None:
+    """total += weight * array, block by block."""
+    scaled = np.empty(min(total.size, _BLOCK), total.dtype)
+    for target, block in zip(_blocks(total), _blocks(array), strict=True):
+        part = scaled[: block.size]
+        np.multiply(block, weight, out=part, dtype=total.dtype)
+        np.add(target, part, out=target)
+
+
+def _as_kind(total: _Array, divisor: float, kind: _Kind) -> Any:
+    if not kind.tensor_dtype:
+        result = np.empty(total.shape, kind.dtype)
+        return np.divide(total, divisor, out=result, casting="same_kind")
+    import torch  # heavy; somebody who gave tensors has loaded it
+
+    dtype: torch.dtype = getattr(torch, kind.tensor_dtype)
+    return torch.divide(torch.from_numpy(total), torch.tensor(divisor, dtype=torch.float64), out=torch.empty(total.shape, dtype=dtype))
