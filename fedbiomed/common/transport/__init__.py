@@ -1,0 +1,1 @@
+"""How messages and files travel; two protocols and their implementations."""

@@ -1,0 +1,38 @@
+"""Servers that the whole run shares, each on free ports of 127.0.0.1."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from fedbiomed.network.config import NetworkConfig
+from fedbiomed.network.serve import Network, RepositoryServer
+from tests.support.brokers import running_mosquitto
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where a network is."""
+
+    mqtt_address: tuple[str, int]
+    http_url: str
+
+
+def network_config(root: Path, **settings: int) -> NetworkConfig:
+    """Free ports, and a folder of its own."""
+    return NetworkConfig(root=root, mqtt_port=0, http_port=0, **settings)
+
+
+@pytest.fixture(scope="session")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Addresses]:
+    """Embedded broker and repository."""
+    with Network(network_config(tmp_path_factory.mktemp("network"))) as running:
+        yield Addresses(running.mqtt_address, running.http_url)
+
+
+@pytest.fixture(scope="session")
+def network_mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Addresses]:
+    """Mosquitto and the repository; skips where Mosquitto is not installed."""
+    with running_mosquitto() as broker, RepositoryServer(network_config(tmp_path_factory.mktemp("repository"))) as repository:
+        yield Addresses((broker.host, broker.port), repository.url)
