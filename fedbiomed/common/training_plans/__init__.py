@@ -1,0 +1,34 @@
+"""Training plans. The names load their libraries when they are first used."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fedbiomed.common.training_plans.base_plan import BaseTrainingPlan
+    from fedbiomed.common.training_plans.sklearn_models import FedPerceptron, FedSGDClassifier, FedSGDRegressor
+    from fedbiomed.common.training_plans.sklearn_plan import SKLearnTrainingPlan
+    from fedbiomed.common.training_plans.torch_plan import TorchTrainingPlan
+
+_HOMES = {
+    "BaseTrainingPlan": "base_plan",
+    "FedPerceptron": "sklearn_models",
+    "FedSGDClassifier": "sklearn_models",
+    "FedSGDRegressor": "sklearn_models",
+    "SKLearnTrainingPlan": "sklearn_plan",
+    "TorchTrainingPlan": "torch_plan",
+}
+
+__all__ = [
+    "BaseTrainingPlan",
+    "FedPerceptron",
+    "FedSGDClassifier",
+    "FedSGDRegressor",
+    "SKLearnTrainingPlan",
+    "TorchTrainingPlan",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,114 @@
+"""Training plans on scikit-learn's linear models with stochastic gradient descent."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+from fedbiomed.common.constants import TrainingPlans
+from fedbiomed.common.exceptions import FedbiomedOptimizerError, FedbiomedTrainingPlanError
+from fedbiomed.common.metrics import MetricTypes
+from fedbiomed.common.models.sklearn_model import SGDClassifierModel, SkLearnModel
+from fedbiomed.common.optimizers.native import NativeSkLearnOptimizer
+from fedbiomed.common.training_args import TrainingArgs
+from fedbiomed.common.training_plans.base_plan import BaseTrainingPlan, HistoryMonitor
+from fedbiomed.common.training_plans.evaluation import evaluate, metric_values, named
+from fedbiomed.common.training_plans.iterations import training_batches
+from fedbiomed.common.training_plans.user_code import call_user
+
+
+class SKLearnTrainingPlan(BaseTrainingPlan):
+    """A plan whose model is `SGDClassifier` or `SGDRegressor`; a user's class defines `training_data`.
+
+    In each batch every sample does one `partial_fit` from the parameters at the batch's start; the mean of the resulting displacements is
+    applied.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._model: SkLearnModel | None = None
+
+    # --- hooks
+
+    def init_optimizer(self, optimizer_args: dict[str, Any]) -> None:
+        """Nothing: the model does the steps itself. Other optimizers are not in this version."""
+
+    def builtin_dependencies(self) -> list[str]:
+        """See `BaseTrainingPlan`."""
+        return [
+            "import inspect",
+            "import numpy as np",
+            "import pandas as pd",
+            "from fedbiomed.common.training_plans import SKLearnTrainingPlan",
+            "from fedbiomed.common.data import DataManager",
+        ]
+
+    @abstractmethod
+    def build_model(self, model_args: Mapping[str, Any]) -> SkLearnModel:
+        """The model that `model_args` describe; its weights are zero."""
+
+    def type(self) -> TrainingPlans:
+        """See `BaseTrainingPlan`."""
+        return TrainingPlans.SkLearnTrainingPlan
+
+    # --- what node and researcher call
+
+    def post_init(
+        self, model_args: Mapping[str, Any], training_args: TrainingArgs, aggregator_args: Mapping[str, Any] | None = None
+    ) -> None:
+        """See `BaseTrainingPlan`.
+
+        Raises:
+            FedbiomedTrainingPlanError: `model_args` lacks `n_features`, or `n_classes` for a classifier.
+        """
+        self._store_args(model_args, training_args, aggregator_args)
+        self._seed()
+        self.configure_dependencies()
+        self._model = self.build_model(self._model_args)
+        if self._call_hook("init_optimizer", dict(self._optimizer_args)) is not None:
+            raise FedbiomedOptimizerError(
+                "FB605: init_optimizer() of a scikit-learn plan returns nothing: other optimizers are not in this version"
+            )
+
+    def optimizer(self) -> NativeSkLearnOptimizer:
+        """See `BaseTrainingPlan`."""
+        self._wrapped()
+        return NativeSkLearnOptimizer()
+
+    def training_routine(self, history_monitor: HistoryMonitor | None = None, node_args: Mapping[str, Any] | None = None) -> None:
+        """See `BaseTrainingPlan`."""
+        self._preprocess()
+        self._require_training_data()
+        model = self._linear_model()
+        for batch in training_batches(self.training_data_loader, self.training_args()):
+            loss = model.train(batch.data, batch.target)
+            if batch.is_reported and history_monitor is not None:
+                history_monitor.add_scalar(metric={f"Loss {model.loss_name}": loss}, **batch.scalars())
+
+    def testing_routine(
+        self, metric: MetricTypes | None, metric_args: Mapping[str, Any], history_monitor: HistoryMonitor | None, before_train: bool
+    ) -> None:
+        """See `BaseTrainingPlan`; accuracy, or mean square error for a regressor, unless told otherwise; a `testing_step` goes first."""
+        evaluate(self.testing_data_loader, self._values_of(metric, metric_args), history_monitor, before_train=before_train)
+
+    def _values_of(self, metric: MetricTypes | None, metric_args: Mapping[str, Any]) -> Callable[[Any, Any], Mapping[str, float]]:
+        if hasattr(self, "testing_step"):
+            return lambda data, target: named("Custom", call_user(self, "testing_step", data, target))
+        model = self._linear_model()
+        chosen = metric or (MetricTypes.ACCURACY if isinstance(model, SGDClassifierModel) else MetricTypes.MEAN_SQUARE_ERROR)
+        return lambda data, target: metric_values(chosen, metric_args, target, model.predict(data))
+
+    def _linear_model(self) -> SkLearnModel:
+        self._wrapped()
+        return cast(SkLearnModel, self._model)
+
+
+def required_count(model_args: Mapping[str, Any], name: str, least: int) -> int:
+    """A number that `model_args` must hold.
+
+    Raises:
+        FedbiomedTrainingPlanError: it is missing or not an integer of at least `least`.
+    """
+    value = model_args.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise FedbiomedTrainingPlanError(f"FB605: model_args must hold {name!r}, an integer of at least {least}; found {value!r:.80}")
+    return value

@@ -1,0 +1,199 @@
+"""Training plans on torch."""
+
+import logging
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from fedbiomed.common.constants import TrainingPlans
+from fedbiomed.common.exceptions import FedbiomedOptimizerError, FedbiomedTrainingPlanError
+from fedbiomed.common.metrics import MetricTypes
+from fedbiomed.common.models.torch_model import TorchModel
+from fedbiomed.common.optimizers.native import NativeTorchOptimizer
+from fedbiomed.common.training_args import TrainingArgs
+from fedbiomed.common.training_plans.base_plan import BaseTrainingPlan, HistoryMonitor
+from fedbiomed.common.training_plans.evaluation import evaluate, metric_values, named
+from fedbiomed.common.training_plans.iterations import Batch, training_batches
+from fedbiomed.common.training_plans.user_code import call_user
+
+logger = logging.getLogger(__name__)
+
+
+class TorchTrainingPlan(BaseTrainingPlan):
+    """A plan whose model is a `torch.nn.Module`.
+
+    A user's class defines `init_model`, `training_step` and `training_data`, and may define `init_optimizer`, `init_dependencies`,
+    `testing_step(data, target)` and `postprocess(params)`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._optimizer: NativeTorchOptimizer | None = None
+        self._initial_params: dict[str, torch.Tensor] = {}
+
+    # --- hooks
+
+    @abstractmethod
+    def init_model(self, model_args: dict[str, Any]) -> nn.Module:
+        """Build the model; may also take no argument."""
+
+    @abstractmethod
+    def training_step(self, data: Any, target: Any) -> torch.Tensor:
+        """Loss of one batch, a scalar tensor with gradient."""
+
+    def init_optimizer(self, optimizer_args: dict[str, Any]) -> Any:
+        """Build the optimizer, Adam unless overridden; may also take no argument."""
+        return torch.optim.Adam(self.model().parameters(), **optimizer_args)
+
+    def builtin_dependencies(self) -> list[str]:
+        """See `BaseTrainingPlan`; the order matters to who approved a plan by its text."""
+        return [
+            "import torch",
+            "import torch.nn as nn",
+            "import torch.nn.functional as F",
+            "from fedbiomed.common.training_plans import TorchTrainingPlan",
+            "from fedbiomed.common.data import DataManager",
+            "from fedbiomed.common.constants import ProcessTypes",
+            "from torch.utils.data import DataLoader",
+            "from torchvision import datasets, transforms",
+        ]
+
+    def type(self) -> TrainingPlans:
+        """See `BaseTrainingPlan`."""
+        return TrainingPlans.TorchTrainingPlan
+
+    # --- what node and researcher call
+
+    def post_init(
+        self, model_args: Mapping[str, Any], training_args: TrainingArgs, aggregator_args: Mapping[str, Any] | None = None
+    ) -> None:
+        """See `BaseTrainingPlan`."""
+        self._store_args(model_args, training_args, aggregator_args)
+        self._seed()
+        self.configure_dependencies()
+        module = self._call_hook("init_model", self._model_args)
+        if not isinstance(module, nn.Module):
+            raise FedbiomedTrainingPlanError(f"FB605: init_model() must return a torch.nn.Module, not {type(module).__name__}")
+        self._model = TorchModel(module)
+        optimizer = self._call_hook("init_optimizer", dict(self._optimizer_args))
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise FedbiomedOptimizerError(
+                f"FB605: init_optimizer() must return a torch optimizer, not {type(optimizer).__name__}; others are not in this version"
+            )
+        self._optimizer = NativeTorchOptimizer(optimizer)
+
+    def optimizer(self) -> NativeTorchOptimizer:
+        """See `BaseTrainingPlan`."""
+        if self._optimizer is None:
+            raise FedbiomedTrainingPlanError(
+                f"FB605: the optimizer of {type(self).__name__} has not been built yet: call post_init() first"
+            )
+        return self._optimizer
+
+    def initial_parameters(self) -> dict[str, torch.Tensor]:
+        """Trainable parameters as they were when training began, by name."""
+        return self._initial_params
+
+    def training_routine(self, history_monitor: HistoryMonitor | None = None, node_args: Mapping[str, Any] | None = None) -> None:
+        """See `BaseTrainingPlan`."""
+        self._preprocess()
+        self._require_training_data()
+        device = self._choose_device(node_args)
+        module: nn.Module = self.model().to(device)
+        module.train()
+        self._initial_params = {name: p.detach().clone() for name, p in module.named_parameters() if p.requires_grad}
+        try:
+            for batch in training_batches(self.training_data_loader, self.training_args()):
+                loss = self._train_on(batch, device)
+                if batch.is_reported and history_monitor is not None:
+                    history_monitor.add_scalar(metric={"Loss": float(loss.detach())}, **batch.scalars())
+        finally:
+            module.cpu()
+        self._optimizer_args = {**self._optimizer_args, "lr": self.optimizer().learning_rates(module)}
+
+    def _train_on(self, batch: Batch, device: torch.device) -> torch.Tensor:
+        """One step; returns the loss without the proximal term."""
+        self.optimizer().zero_grad()
+        loss = call_user(self, "training_step", _moved(batch.data, device), _moved(batch.target, device))
+        if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
+            found = f"a tensor of {loss.numel()}" if isinstance(loss, torch.Tensor) else type(loss).__name__
+            raise FedbiomedTrainingPlanError(f"FB605: training_step() must return a loss of one number, not {found}")
+        if not loss.requires_grad:
+            raise FedbiomedTrainingPlanError("FB605: training_step() must return a loss that depends on the model's parameters")
+        mu = self._arguments["fedprox_mu"]
+        corrected = loss if mu is None else loss + mu / 2 * self._squared_distance()
+        corrected.backward()
+        self.optimizer().step()
+        return loss
+
+    def _squared_distance(self) -> torch.Tensor:
+        """How far the trainable parameters are from where training began (Li et al. 2020, arXiv:1812.06127)."""
+        module: nn.Module = self.model()
+        begun = self._initial_params
+        return torch.stack([((p - begun[name]) ** 2).sum() for name, p in module.named_parameters() if p.requires_grad]).sum()
+
+    def _choose_device(self, node_args: Mapping[str, Any] | None) -> torch.device:
+        """The researcher asks, the node decides: a GPU where it offers one and it is asked for, or where it allows nothing else."""
+        offer = {"gpu": False, "gpu_num": None, "gpu_only": False, **(node_args or {})}
+        is_wanted = offer["gpu_only"] or (offer["gpu"] and self._arguments["use_gpu"])
+        if not is_wanted or not torch.cuda.is_available():
+            if self._arguments["use_gpu"] or offer["gpu_only"]:
+                logger.warning("training on the CPU: this node offers no GPU")
+            return torch.device("cpu")
+        number = offer["gpu_num"]
+        if number is not None and not 0 <= number < torch.cuda.device_count():
+            logger.warning("there is no GPU %s on this node, taking the first", number)
+            number = None
+        return torch.device("cuda" if number is None else f"cuda:{number}")
+
+    def testing_routine(
+        self, metric: MetricTypes | None, metric_args: Mapping[str, Any], history_monitor: HistoryMonitor | None, before_train: bool
+    ) -> None:
+        """See `BaseTrainingPlan`; accuracy unless told otherwise; a `testing_step` goes first. In evaluation mode, without gradients."""
+        with self._torch_model().evaluating(), torch.no_grad():
+            evaluate(self.testing_data_loader, self._values_of(metric, metric_args), history_monitor, before_train=before_train)
+
+    def _values_of(self, metric: MetricTypes | None, metric_args: Mapping[str, Any]) -> Callable[[Any, Any], Mapping[str, float]]:
+        if hasattr(self, "testing_step"):
+            return lambda data, target: named("Custom", call_user(self, "testing_step", data, target))
+        model = self._torch_model()
+        return lambda data, target: metric_values(metric or MetricTypes.ACCURACY, metric_args, target, model.predict(data))
+
+    def get_model_params(self, only_trainable: bool = False) -> dict[str, Any]:
+        """See `BaseTrainingPlan`; without buffers where they are not shared."""
+        return self._torch_model().get_weights(only_trainable=only_trainable, with_buffers=self._arguments["share_persistent_buffers"])
+
+    def after_training_params(self, flatten: bool = False) -> dict[str, Any] | list[float]:
+        """See `BaseTrainingPlan`: through the user's `postprocess`, and without buffers where they are not shared."""
+        params = self._postprocessed() if hasattr(self, "postprocess") else self.get_model_params()
+        if flatten:
+            return [float(number) for value in params.values() for number in torch.as_tensor(value).detach().cpu().reshape(-1).tolist()]
+        return params
+
+    def _postprocessed(self) -> dict[str, Any]:
+        """What the user makes of all parameters and buffers; then without buffers where they are not shared."""
+        params = call_user(self, "postprocess", self._torch_model().get_weights())
+        if not isinstance(params, dict):
+            raise FedbiomedTrainingPlanError(f"FB605: postprocess() must return the parameters by name, not {type(params).__name__}")
+        if self._arguments["share_persistent_buffers"]:
+            return params
+        buffers = {name for name, _ in self.model().named_buffers()}
+        return {name: value for name, value in params.items() if name not in buffers}
+
+    def _torch_model(self) -> TorchModel:
+        self._wrapped()
+        return cast(TorchModel, self._model)
+
+
+def _moved(values: Any, device: torch.device) -> Any:
+    """Nested tuples, lists and dicts of tensors, on a device."""
+    if isinstance(values, torch.Tensor):
+        return values.to(device)
+    if isinstance(values, dict):
+        return {name: _moved(value, device) for name, value in values.items()}
+    if isinstance(values, tuple | list):
+        return type(values)(_moved(value, device) for value in values)
+    raise FedbiomedTrainingPlanError(f"FB605: a batch holds tensors in tuples, lists or dicts, not {type(values).__name__}")

@@ -1,0 +1,509 @@
+"""Hooks, steps and parameters of torch plans."""
+
+import pytest
+import torch
+from torch import nn
+
+from fedbiomed.common.constants import ProcessTypes, TrainingPlans
+from fedbiomed.common.data import DataManager
+from fedbiomed.common.exceptions import (
+    FedbiomedDPControllerError,
+    FedbiomedError,
+    FedbiomedModelError,
+    FedbiomedOptimizerError,
+    FedbiomedTrainingPlanError,
+    FedbiomedUserInputError,
+)
+from fedbiomed.common.training_args import TrainingArgs
+from fedbiomed.common.training_plans import TorchTrainingPlan
+from tests.support.monitors import Monitor
+
+X = torch.tensor([[1.0], [2.0], [3.0], [4.0], [5.0]])
+Y = 2 * X
+
+
+class Line(TorchTrainingPlan):
+    """y = ax, from a = 1; plain gradient descent on half the squared error."""
+
+    def init_model(self):
+        model = nn.Linear(1, 1, bias=False)
+        nn.init.ones_(model.weight)
+        return model
+
+    def init_optimizer(self):
+        return torch.optim.SGD(self.model().parameters(), lr=0.1)
+
+    def training_data(self):
+        return DataManager(X.numpy(), Y.numpy())
+
+    def training_step(self, data, target):
+        return ((self.model().forward(data) - target) ** 2).mean() / 2
+
+
+def arguments(**args):
+    return TrainingArgs({"epochs": 1, "loader_args": {"batch_size": 2}, **args}, only_required=False)
+
+
+def ready(plan_class, *, model_args=None, test_ratio=0.0, **args):
+    """A plan with model, optimizer and data."""
+    plan = plan_class()
+    given = arguments(**args)
+    plan.post_init(model_args or {}, given)
+    manager = plan.training_data()
+    manager.extend_loader_args(given.loader_arguments())
+    manager.load(tp_type=plan.type())
+    plan.set_data_loaders(*manager.split(test_ratio, seed=0))
+    return plan
+
+
+def trained(plan_class, **args):
+    plan, monitor = ready(plan_class, **args), Monitor()
+    plan.training_routine(history_monitor=monitor)
+    return plan, monitor
+
+
+def slope(plan):
+    return plan.model().weight.item()
+
+
+def variant(base=Line, **members):
+    return type("Variant", (base,), members)
+
+
+# --- hooks
+
+
+def test_type_is_that_of_torch():
+    assert Line().type() is TrainingPlans.TorchTrainingPlan
+
+
+def test_hooks_may_take_their_arguments():
+    def init_model(self, model_args):
+        return nn.Linear(model_args["inputs"], 3)
+
+    def init_optimizer(self, optimizer_args):
+        return torch.optim.SGD(self.model().parameters(), **optimizer_args)
+
+    plan = variant(init_model=init_model, init_optimizer=init_optimizer)()
+    plan.post_init({"inputs": 4}, arguments(optimizer_args={"lr": 0.25, "momentum": 0.5}))
+    assert plan.model().weight.shape == (3, 4)
+    assert plan.optimizer().optimizer.param_groups[0]["momentum"] == 0.5
+    assert (plan.model_args(), plan.optimizer_args()) == ({"inputs": 4}, {"lr": 0.25, "momentum": 0.5})
+    assert plan.loader_args() == {"batch_size": 2}
+    assert set(plan.training_args()) == {"batch_maxnum", "fedprox_mu", "log_interval", "dry_run", "epochs", "use_gpu", "num_updates"}
+
+
+def test_adam_is_the_default_and_takes_the_arguments_lists_too():
+    class Plan(TorchTrainingPlan):
+        def init_model(self):
+            return nn.Linear(1, 1)
+
+        def training_data(self):
+            return None
+
+        def training_step(self, data, target):
+            return None
+
+    plan = Plan()
+    plan.post_init({}, arguments(optimizer_args={"lr": 0.5, "betas": [0.8, 0.9]}))
+    adam = plan.optimizer().optimizer
+    assert isinstance(adam, torch.optim.Adam)
+    assert (adam.param_groups[0]["lr"], tuple(adam.param_groups[0]["betas"])) == (0.5, (0.8, 0.9))
+    adam.zero_grad()
+    plan.model()(torch.ones(1, 1)).sum().backward()
+    adam.step()
+
+
+@pytest.mark.parametrize("hook", ["init_model", "init_optimizer"])
+def test_hook_of_two_arguments_is_refused(hook):
+    with pytest.raises(FedbiomedTrainingPlanError, match=rf"{hook}\(\) of Variant takes 2 arguments, it may take one or none"):
+        variant(**{hook: lambda self, a, b: None})().post_init({}, arguments())
+
+
+@pytest.mark.parametrize("wrong", [None, 3, nn.Linear, [nn.Linear(1, 1)]])
+def test_init_model_that_returns_something_else_is_refused(wrong):
+    with pytest.raises(FedbiomedTrainingPlanError, match=r"init_model\(\) must return a torch.nn.Module"):
+        variant(init_model=lambda self: wrong)().post_init({}, arguments())
+
+
+@pytest.mark.parametrize("wrong", [None, "sgd", torch.optim.SGD])
+def test_init_optimizer_that_returns_something_else_is_refused(wrong):
+    with pytest.raises(FedbiomedOptimizerError, match=r"init_optimizer\(\) must return"):
+        variant(init_optimizer=lambda self: wrong)().post_init({}, arguments())
+
+
+@pytest.mark.parametrize("hook", ["init_model", "init_optimizer", "init_dependencies", "training_step"])
+def test_what_a_hook_raises_is_told_with_its_name(hook):
+    def failing(self, *args):
+        raise KeyError("no such column")
+
+    with pytest.raises(FedbiomedTrainingPlanError, match=rf"{hook}\(\) of plan Variant raised KeyError: 'no such column'"):
+        trained(variant(**{hook: failing}))
+
+
+def test_model_and_optimizer_before_post_init_are_clear_errors():
+    for ask in (Line().model, Line().optimizer, Line().get_model_params, lambda: Line().set_model_params({})):
+        with pytest.raises(FedbiomedTrainingPlanError, match=r"call post_init\(\) first"):
+            ask()
+
+
+def test_differential_privacy_is_refused():
+    with pytest.raises(FedbiomedDPControllerError, match="not in this version"):
+        Line().post_init({}, arguments(dp_args={"type": "local", "sigma": 0.1, "clip": 1.0}))
+
+
+def test_caller_s_model_args_are_not_changed():
+    given = {"inputs": 1}
+
+    def init_model(self, model_args):
+        model_args["more"] = 1
+        return nn.Linear(1, 1)
+
+    variant(init_model=init_model)().post_init(given, arguments())
+    assert given == {"inputs": 1}
+
+
+def test_attributes_set_in_init_model_are_there_in_the_steps():
+    def init_model(self):
+        self.loss = nn.MSELoss()
+        return nn.Linear(1, 1)
+
+    plan, _ = trained(variant(init_model=init_model, training_step=lambda self, data, target: self.loss(self.model()(data), target)))
+    assert isinstance(plan.loss, nn.MSELoss)
+
+
+# --- steps, worked out by hand
+
+
+def test_one_step_is_that_of_gradient_descent():
+    # batch x = 1, 2, y = 2, 4, a = 1: gradient = mean((ax - y) x) = (-1 - 4) / 2 = -2.5; a = 1 + 0.1 * 2.5 = 1.25
+    # loss = mean((1 - 2)^2, (2 - 4)^2) / 2 = 1.25
+    plan, monitor = trained(Line, epochs=None, num_updates=1)
+    assert slope(plan) == pytest.approx(1.25)
+    assert monitor.values("Loss") == [pytest.approx(1.25)]
+
+
+def test_fedprox_pulls_back_to_the_start_from_the_second_step_on():
+    # step 1: the distance is 0: a = 1.25 as above
+    # step 2, x = 3, 4, y = 6, 8: gradient = mean((1.25x - 2x) x) = -0.75 * 12.5 = -9.375; proximal 2 * (1.25 - 1) = 0.5;
+    #   a = 1.25 + 0.1 * 8.875 = 2.1375; the reported loss is the uncorrected 0.75^2 * 12.5 / 2 = 3.515625
+    plan, monitor = trained(Line, epochs=None, num_updates=2, fedprox_mu=2.0)
+    assert slope(plan) == pytest.approx(2.1375)
+    assert monitor.values("Loss") == [pytest.approx(1.25), pytest.approx(3.515625)]
+    assert plan.initial_parameters()["weight"].item() == 1.0
+
+
+def test_fedprox_of_weight_zero_changes_nothing():
+    assert slope(trained(Line, fedprox_mu=0.0)[0]) == slope(trained(Line)[0])
+
+
+def test_fedprox_pulls_to_what_was_set_by_the_researcher():
+    plan = ready(Line, epochs=None, num_updates=1, fedprox_mu=1.0)
+    plan.set_model_params({"weight": torch.tensor([[2.0]])})
+    plan.training_routine()
+    assert slope(plan) == 2.0  # y = 2x fits, and the start is 2
+
+
+def test_frozen_parameters_stay_and_fedprox_leaves_them_out():
+    def init_model(self):
+        model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False))
+        model[0].requires_grad_(False)
+        return model
+
+    plan = ready(variant(init_model=init_model), fedprox_mu=0.5)
+    before = plan.get_model_params()
+    plan.training_routine()
+    after = plan.get_model_params()
+    assert torch.equal(before["0.weight"], after["0.weight"])
+    assert not torch.equal(before["1.weight"], after["1.weight"])
+    assert set(plan.initial_parameters()) == set(plan.get_model_params(only_trainable=True)) == {"1.weight"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "found"),
+    [(None, "NoneType"), (1.0, "float"), (torch.ones(2, requires_grad=True), "a tensor of 2"), ((torch.ones(1),), "tuple")],
+)
+def test_training_step_must_return_one_number(wrong, found):
+    with pytest.raises(FedbiomedTrainingPlanError, match=rf"training_step\(\) must return a loss of one number, not {found}"):
+        trained(variant(training_step=lambda self, data, target: wrong))
+
+
+def test_training_step_must_depend_on_the_parameters():
+    with pytest.raises(FedbiomedTrainingPlanError, match="depends on the model's parameters"):
+        trained(variant(training_step=lambda self, data, target: torch.tensor(1.0)))
+
+
+def test_loss_of_shape_one_is_taken():
+    step = variant(training_step=lambda self, data, target: Line.training_step(self, data, target).reshape(1))
+    assert slope(trained(step, fedprox_mu=1.0)[0]) == slope(trained(Line, fedprox_mu=1.0)[0])
+
+
+@pytest.mark.parametrize("mu", [None, 0.5])
+def test_loss_of_shape_one_by_one_is_taken(mu):
+    step = variant(training_step=lambda self, data, target: Line.training_step(self, data, target).reshape(1, 1))
+    assert slope(trained(step, fedprox_mu=mu)[0]) == slope(trained(Line, fedprox_mu=mu)[0])
+
+
+# --- how long, and what is reported
+
+
+def seen(**args):
+    monitor = trained(Line, **args)[1]
+    return [(m["epoch"], m["iteration"], m["num_samples_trained"]) for m in monitor.heard]
+
+
+def test_epochs_report_first_and_last_batch():
+    # 5 samples in batches of 2: 3 batches an epoch; the 10th of them all is not among 6
+    assert seen(epochs=2) == [(1, 1, 2), (1, 3, 5), (2, 1, 2), (2, 3, 5)]
+
+
+def test_log_interval_counts_batches_of_the_whole_training():
+    assert seen(epochs=2, log_interval=1) == [(1, 1, 2), (1, 2, 4), (1, 3, 5), (2, 1, 2), (2, 2, 4), (2, 3, 5)]
+    assert seen(epochs=2, log_interval=5) == [(1, 1, 2), (1, 3, 5), (2, 1, 2), (2, 2, 4), (2, 3, 5)]
+
+
+def test_cap_of_batches_beyond_what_there_is_changes_nothing():
+    assert slope(trained(Line, epochs=2, batch_maxnum=100)[0]) == slope(trained(Line, epochs=2)[0])
+    assert seen(batch_maxnum=100) == seen(batch_maxnum=0) == seen()
+
+
+def test_cap_of_batches_ends_each_epoch():
+    assert seen(epochs=2, batch_maxnum=2, log_interval=100) == [(1, 1, 2), (1, 2, 4), (2, 1, 2), (2, 2, 4)]
+    assert slope(trained(Line, epochs=1, batch_maxnum=2)[0]) == slope(trained(Line, epochs=None, num_updates=2)[0])
+
+
+def test_number_of_updates_counts_on_over_the_passes():
+    assert seen(epochs=None, num_updates=5, log_interval=1) == [(None, 1, 2), (None, 2, 4), (None, 3, 5), (None, 4, 7), (None, 5, 9)]
+
+
+def test_updates_go_before_epochs_and_cap():
+    assert seen(epochs=7, num_updates=2, batch_maxnum=1, log_interval=1) == [(None, 1, 2), (None, 2, 4)]
+
+
+def test_dry_run_ends_after_one_step():
+    assert seen(epochs=3, dry_run=True) == [(1, 1, 2)]
+    assert seen(epochs=None, num_updates=3, dry_run=True) == [(None, 1, 2)]
+    assert slope(trained(Line, epochs=3, dry_run=True)[0]) == pytest.approx(1.25)
+
+
+@pytest.mark.parametrize("none", [{"epochs": 0}, {"epochs": None, "num_updates": 0}])
+def test_nothing_is_trained_where_nothing_is_asked(none):
+    plan, monitor = trained(Line, **none)
+    assert (slope(plan), monitor.heard) == (1.0, [])
+
+
+def test_neither_epochs_nor_updates_is_a_clear_error():
+    with pytest.raises(FedbiomedUserInputError, match="epochs"):
+        trained(Line, epochs=None)
+
+
+def test_a_training_report_says_all():
+    message = trained(Line)[1].heard[-1]
+    message.pop("metric")
+    assert message == {
+        "iteration": 3,
+        "epoch": 1,
+        "train": True,
+        "test": False,
+        "test_on_local_updates": False,
+        "test_on_global_updates": False,
+        "total_samples": 5,
+        "batch_samples": 1,
+        "num_batches": 3,
+        "num_samples_trained": 5,
+    }
+
+
+def test_training_without_a_monitor_gives_the_same_model():
+    plan = ready(Line, epochs=2)
+    plan.training_routine()
+    assert slope(plan) == slope(trained(Line, epochs=2)[0])
+
+
+def test_training_without_samples_is_a_clear_error():
+    with pytest.raises(FedbiomedTrainingPlanError, match="no samples to train on"):
+        ready(Line, test_ratio=1.0).training_routine()
+    plan = Line()
+    plan.post_init({}, arguments())
+    with pytest.raises(FedbiomedTrainingPlanError, match="no samples to train on"):
+        plan.training_routine()
+
+
+# --- optimizer arguments
+
+
+def test_learning_rate_of_each_layer_is_told_after_training():
+    def init_model(self):
+        return nn.Sequential(nn.Linear(1, 2), nn.BatchNorm1d(2), nn.Linear(2, 1))
+
+    def init_optimizer(self, optimizer_args):
+        layers = self.model()
+        head = {"params": layers[2].parameters(), "lr": optimizer_args["head"]}
+        return torch.optim.SGD([{"params": layers[0].parameters()}, {"params": layers[1].parameters()}, head], lr=optimizer_args["lr"])
+
+    plan = ready(variant(init_model=init_model, init_optimizer=init_optimizer), optimizer_args={"lr": 0.01, "head": 0.1}, batch_maxnum=2)
+    assert plan.optimizer_args() == {"lr": 0.01, "head": 0.1}
+    plan.training_routine()
+    layers = {"0.weight": 0.01, "0.bias": 0.01, "1.weight": 0.01, "1.bias": 0.01, "2.weight": 0.1, "2.bias": 0.1}
+    assert plan.optimizer_args() == {"lr": layers, "head": 0.1}
+
+
+def test_learning_rate_as_a_tensor_is_told_as_a_number():
+    plan, _ = trained(variant(init_optimizer=lambda self: torch.optim.SGD(self.model().parameters(), lr=torch.tensor(0.5))))
+    assert plan.optimizer_args()["lr"] == {"weight": 0.5}
+
+
+# --- nested batches and devices
+
+
+class Pairs(torch.utils.data.Dataset):
+    """Inputs as a dict with a tuple in it."""
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return {"scan": (torch.full((2,), float(index)), torch.ones(1)), "age": torch.ones(1)}, {"label": torch.ones(1)}
+
+
+def test_batches_may_be_nested():
+    def step(self, data, target):
+        return ((self.model()(data["scan"][1]) - target["label"]) ** 2).mean() + data["age"].sum() * 0
+
+    nested = variant(training_data=lambda self: DataManager(Pairs()), training_step=step)
+    monitor = trained(nested, loader_args={"batch_size": 3})[1]
+    assert [m["batch_samples"] for m in monitor.heard] == [3, 1]
+
+
+class Named(torch.utils.data.Dataset):
+    """Inputs that are no tensors."""
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return f"patient {index}", torch.ones(1)
+
+
+def test_batch_of_something_else_is_a_clear_error():
+    with pytest.raises(FedbiomedTrainingPlanError, match="a batch holds tensors"):
+        trained(variant(training_data=lambda self: DataManager(Named())))
+
+
+class Single(torch.utils.data.Dataset):
+    """Samples without target."""
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        return torch.ones(1)
+
+
+def test_samples_without_target_are_a_clear_error():
+    with pytest.raises(FedbiomedTrainingPlanError, match="pairs of data and target"):
+        trained(variant(training_data=lambda self: DataManager(Single())), loader_args={"batch_size": 3})
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+@pytest.mark.parametrize("offer", [None, {}, {"gpu": True}, {"gpu": True, "gpu_num": 7, "gpu_only": True}])
+def test_gpu_asked_for_where_there_is_none_trains_on_the_cpu(offer, caplog):
+    plan = ready(Line, use_gpu=True)
+    plan.training_routine(node_args=offer)
+    assert plan.model().weight.device.type == "cpu"
+    assert "training on the CPU" in caplog.text
+    assert slope(plan) == slope(trained(Line)[0])
+
+
+# --- pre-processing
+
+
+def test_preprocess_works_on_the_training_loader():
+    def halved(loader):
+        return torch.utils.data.DataLoader(torch.utils.data.Subset(loader.dataset, [0, 1]), batch_size=2)
+
+    plan, monitor = ready(Line), Monitor()
+    plan.add_preprocess(halved, ProcessTypes.DATA_LOADER)
+    plan.training_routine(history_monitor=monitor)
+    assert [m["total_samples"] for m in monitor.heard] == [2]
+    assert slope(plan) == pytest.approx(1.25)
+
+
+def test_preprocess_of_parameters_is_left_out_and_said(caplog):
+    plan = ready(Line)
+    plan.add_preprocess(lambda loader: 1 / 0, ProcessTypes.PARAMS)
+    plan.training_routine()
+    assert "not implemented" in caplog.text
+
+
+def test_preprocess_that_returns_something_else_is_refused():
+    plan = ready(Line)
+    plan.add_preprocess(list, ProcessTypes.DATA_LOADER)
+    with pytest.raises(FedbiomedTrainingPlanError, match="must return a DataLoader, not a list"):
+        plan.training_routine()
+
+
+def test_preprocess_that_raises_is_told_with_its_name():
+    def broken(loader):
+        raise IndexError("row 7")
+
+    plan = ready(Line)
+    plan.add_preprocess(broken, ProcessTypes.DATA_LOADER)
+    with pytest.raises(FedbiomedTrainingPlanError, match=r"broken\(\).* raised IndexError: row 7"):
+        plan.training_routine()
+
+
+@pytest.mark.parametrize(("method", "kind"), [(3, ProcessTypes.DATA_LOADER), (len, 0), (len, "DATA_LOADER")])
+def test_preprocess_of_wrong_arguments_is_refused(method, kind):
+    with pytest.raises(FedbiomedTrainingPlanError):
+        Line().add_preprocess(method, kind)
+
+
+# --- randomness
+
+
+class Random(Line):
+    """Everything draws."""
+
+    def init_optimizer(self):
+        return torch.optim.SGD(self.model().parameters(), lr=0.001)
+
+    def init_model(self):
+        return nn.Sequential(nn.Linear(1, 8), nn.Dropout(0.5), nn.Linear(8, 1))
+
+    def training_data(self):
+        return DataManager(X.numpy(), Y.numpy(), shuffle=True)
+
+
+def test_same_seed_gives_the_same_bits():
+    first, second = (trained(Random, epochs=3, random_seed=11) for _ in range(2))
+    assert first[1].heard == second[1].heard
+    for name, value in first[0].get_model_params().items():
+        assert torch.equal(value, second[0].get_model_params()[name])
+
+
+def test_other_seed_gives_other_bits():
+    first, second = (trained(Random, epochs=3, random_seed=seed)[0].after_training_params(flatten=True) for seed in (11, 12))
+    assert first != second
+
+
+def test_without_seed_the_generator_goes_on():
+    torch.manual_seed(5)
+    first, second = (trained(Random)[0].after_training_params(flatten=True) for _ in range(2))
+    assert first != second
+
+
+# --- errors of parameters
+
+
+def test_parameters_of_another_shape_are_refused_and_nothing_changes():
+    plan = ready(Line)
+    with pytest.raises(FedbiomedModelError, match=r"'weight' has the shape \(2, 1\), the plan's model needs \(1, 1\)"):
+        plan.set_model_params({"weight": torch.zeros(2, 1)})
+    assert slope(plan) == 1.0
+
+
+@pytest.mark.parametrize("wrong", [None, [1.0], {"weight": "text"}, {"weight": object()}])
+def test_parameters_that_are_none_are_refused(wrong):
+    with pytest.raises(FedbiomedError):
+        ready(Line).set_model_params(wrong)
