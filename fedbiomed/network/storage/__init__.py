@@ -1,0 +1,1 @@
+"""Where the repository keeps the files' bytes; one file per kind of storage."""
