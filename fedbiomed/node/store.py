@@ -1,0 +1,170 @@
+"""The node's database: one sqlite file for datasets, training plans, orders and node states.
+
+The daemon and the operator's commands open it at the same time, so it is in WAL mode and every change is one short transaction.
+`synchronous=NORMAL`: what a power cut takes from the order table is asked for again by the researcher.
+"""
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from fedbiomed.common.exceptions import FedbiomedNodeStoreError
+
+_BUSY_S = 10.0
+
+# One entry per schema version, oldest first; the file remembers how many it has seen. Never edit an entry, add one.
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        """CREATE TABLE datasets (
+            dataset_id TEXT PRIMARY KEY,
+            name TEXT NOT NULL,
+            data_type TEXT NOT NULL,
+            tags TEXT NOT NULL,
+            description TEXT NOT NULL,
+            shape TEXT NOT NULL,
+            path TEXT NOT NULL,
+            dtypes TEXT NOT NULL,
+            dataset_parameters TEXT NOT NULL
+        )""",
+        """CREATE TABLE plans (
+            training_plan_id TEXT PRIMARY KEY,
+            name TEXT NOT NULL UNIQUE,
+            description TEXT NOT NULL,
+            hash TEXT NOT NULL UNIQUE,
+            algorithm TEXT NOT NULL,
+            grammar TEXT NOT NULL,
+            class_name TEXT NOT NULL,
+            source BLOB NOT NULL,
+            training_plan_path TEXT,
+            training_plan_type TEXT NOT NULL,
+            training_plan_status TEXT NOT NULL,
+            researcher_id TEXT,
+            date_created REAL NOT NULL,
+            date_modified REAL NOT NULL,
+            date_registered REAL NOT NULL,
+            date_last_action REAL NOT NULL,
+            notes TEXT
+        )""",
+        """CREATE TABLE orders (
+            request_id TEXT PRIMARY KEY,
+            researcher_id TEXT NOT NULL,
+            job_id TEXT NOT NULL,
+            round INTEGER NOT NULL,
+            attempt INTEGER NOT NULL,
+            expires_at REAL NOT NULL,
+            state TEXT NOT NULL,
+            payload BLOB NOT NULL,
+            reply BLOB,
+            received_at REAL NOT NULL,
+            changed_at REAL NOT NULL,
+            message TEXT NOT NULL DEFAULT ''
+        )""",
+        "CREATE INDEX orders_by_state ON orders (state, received_at)",
+        """CREATE TABLE node_states (
+            state_id TEXT PRIMARY KEY,
+            job_id TEXT NOT NULL,
+            round INTEGER NOT NULL,
+            created_at REAL NOT NULL,
+            optimizer_type TEXT,
+            state_path TEXT
+        )""",
+        "CREATE INDEX node_states_by_job ON node_states (job_id, created_at)",
+    ),
+)
+
+
+class NodeStore:
+    """One connection to the node's database; may be used by several threads of a process.
+
+    Args:
+        path: the sqlite file, made when it is not there; its folder must exist.
+
+    Raises:
+        FedbiomedNodeStoreError: it cannot be opened, is no database, or was written by a newer release.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.RLock()
+        self._depth = 0
+        with self._translated():
+            self._connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+        try:
+            self._prepare()
+        except BaseException:
+            self._connection.close()
+            raise
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Hold the database for one change: committed when the block ends well, undone when it raises.
+
+        Rows come as `sqlite3.Row`. A transaction inside another one joins it. Other threads and processes wait for its end.
+
+        Raises:
+            FedbiomedNodeStoreError: the database is locked for too long, the disk is full, a constraint is broken.
+        """
+        with self._lock, self._translated():
+            if self._depth:
+                yield self._connection
+                return
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._depth = 1
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+            finally:
+                self._depth = 0
+
+    @property
+    def schema_version(self) -> int:
+        """How many migrations the file has seen."""
+        with self._lock, self._translated():
+            return int(self._connection.execute("PRAGMA user_version").fetchone()[0])
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        with self._lock:
+            self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _prepare(self) -> None:
+        self._connection.row_factory = sqlite3.Row
+        with self._translated():
+            if self._connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=NORMAL")
+        if self.schema_version != len(MIGRATIONS):
+            self._migrate()
+
+    def _migrate(self) -> None:
+        with self.transaction() as connection:
+            version = self.schema_version  # again: another process may have been faster
+            if version > len(MIGRATIONS):
+                raise FedbiomedNodeStoreError(
+                    f"{self._path} has schema version {version}, this release knows up to {len(MIGRATIONS)}: install the newer release"
+                )
+            for statements in MIGRATIONS[version:]:
+                for statement in statements:
+                    connection.execute(statement)
+            connection.execute(f"PRAGMA user_version={len(MIGRATIONS)}")
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise FedbiomedNodeStoreError(f"cannot use the node's database {self._path}: {error}") from error

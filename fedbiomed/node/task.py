@@ -1,0 +1,141 @@
+"""What the node's daemon and its training process say to each other: JSON in frames over a private line, never pickle.
+
+The training process runs code that came from elsewhere, so the daemon checks every field of what it hears from there.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from fedbiomed.common.constants import Phase
+from fedbiomed.common.exceptions import WorkerError
+from fedbiomed.common.messages.message import is_json
+
+MAX_FRAME_BYTES = 160 << 10
+SOURCE_PIECE_BYTES = 64 << 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundTask:
+    """One round as the training process is told of it: local paths instead of references.
+
+    Args:
+        request_id: of the order.
+        params: file with `model_weights`.
+        aggregator_files: files whose content stands for an argument of the aggregator, by its name.
+        dataset_path: what the plan finds as `self.dataset_path`.
+        state_id: goes into the result file; None for a validation.
+        result: where the result file shall lie.
+        minimum_samples: refuse to train on fewer.
+        node_args: `gpu`, `gpu_num`, `gpu_only`.
+    """
+
+    request_id: str
+    researcher_id: str
+    node_id: str
+    job_id: str
+    round: int
+    training: bool
+    plan_class: str
+    training_args: dict[str, Any]
+    model_args: dict[str, Any]
+    aggregator_args: dict[str, Any]
+    aggregator_files: dict[str, str]
+    params: str
+    dataset_id: str
+    dataset_path: str
+    state_id: str | None
+    result: str
+    minimum_samples: int
+    node_args: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundReport:
+    """How far a round has come; see `TrainProgress`."""
+
+    phase: str
+    iteration: int
+    num_iterations: int
+    epoch: int | None
+    metrics: dict[str, float]
+
+    def __post_init__(self) -> None:
+        _check(self.phase in tuple(Phase) and type(self.iteration) is int and type(self.num_iterations) is int, "progress")
+        _check(self.epoch is None or type(self.epoch) is int, "progress")
+        _check(_are_numbers(self.metrics), "progress")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundResult:
+    """What a round gave, beside the file.
+
+    Args:
+        sample_size: rows trained on.
+        msg: for users: what did not go well without ending the round.
+        timing: seconds: `rtime_training`, `ptime_training`.
+        metrics: as in `TrainReply`.
+    """
+
+    sample_size: int
+    msg: str
+    timing: dict[str, float]
+    metrics: tuple[dict[str, Any], ...]
+
+    def __post_init__(self) -> None:
+        _check(type(self.sample_size) is int and self.sample_size >= 0 and isinstance(self.msg, str), "result")
+        _check(_are_numbers(self.timing), "result")
+        _check(all(isinstance(point, dict) and is_json(point) for point in self.metrics), "result")
+
+
+def task_to_bytes(task: RoundTask) -> bytes:
+    """Write a task."""
+    return json.dumps({field.name: getattr(task, field.name) for field in fields(task)}, separators=(",", ":")).encode()
+
+
+def task_from_bytes(frame: bytes) -> RoundTask:
+    """Read a task, which came from our own daemon."""
+    return RoundTask(**json.loads(frame))
+
+
+def to_bytes(kind: str, content: object) -> bytes:
+    """Write a frame of the training process: `progress`, `result`, or `failed` with a sentence."""
+    value = content if isinstance(content, str) else asdict(content)  # type: ignore[call-overload]
+    return json.dumps({"kind": kind, "content": value}, separators=(",", ":")).encode()
+
+
+def from_bytes(frame: bytes) -> RoundReport | RoundResult | str:
+    """Read a frame of the training process; a sentence is the reason of a failure.
+
+    Raises:
+        WorkerError: it is none of them.
+    """
+    try:
+        message = json.loads(frame)
+        kind, content = message["kind"], message["content"]
+        if kind == "failed" and isinstance(content, str):
+            return content
+        return _result(content) if kind == "result" else _report(content)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise WorkerError(f"FB300: the training process sent nonsense ({type(error).__name__})") from error
+
+
+def _result(content: Mapping[str, Any]) -> RoundResult:
+    return RoundResult(**{**content, "metrics": tuple(content["metrics"])})
+
+
+def _report(content: Mapping[str, Any]) -> RoundReport:
+    return RoundReport(**{field.name: content[field.name] for field in fields(RoundReport)})
+
+
+def _are_numbers(values: object) -> bool:
+    return isinstance(values, dict) and all(
+        isinstance(name, str) and type(value) in (int, float) and math.isfinite(value) for name, value in values.items()
+    )
+
+
+def _check(is_right: object, what: str) -> None:
+    if not is_right:
+        raise ValueError(what)
