@@ -1,0 +1,1 @@
+"""The side that asks: experiments over the datasets of nodes. Begin with `fedbiomed.researcher.experiment.Experiment`."""

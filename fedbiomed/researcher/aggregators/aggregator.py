@@ -1,0 +1,128 @@
+"""What an aggregator is. Deriving from it and defining `aggregate` is enough."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedbiomed.common.constants import TrainingPlans
+from fedbiomed.common.exceptions import AggregationError, FedbiomedBreakpointError
+from fedbiomed.common.params import Params
+
+
+class Aggregator(ABC):
+    """Turns the updates of a round into the next parameters.
+
+    The loop calls `begin`, `add` for each good reply as it comes, and `finish`. Here these collect the updates and call `aggregate`
+    at the end; an aggregator that can work on one update at a time overrides them and needs memory for one model only.
+
+    Args:
+        aggregator_name: under which it is known to the nodes' plans; the name of the class by default.
+    """
+
+    def __init__(self, aggregator_name: str = "") -> None:
+        self.aggregator_name = aggregator_name or type(self).__name__
+        self._updates: dict[str, Mapping[str, Any]] = {}
+        self._weights: dict[str, float] = {}
+        self._fds: Any = None
+        self._training_plan_type: TrainingPlans | None = None
+
+    @abstractmethod
+    def aggregate(self, model_params: Mapping[str, Mapping[str, Any]], weights: Mapping[str, float], *args: Any, **kwargs: Any) -> Params:
+        """Next parameters from all updates of a round at once.
+
+        Args:
+            model_params: parameters by node.
+            weights: by which each node counts; they sum to 1.
+            *args, **kwargs: of single aggregators.
+
+        Returns:
+            New parameters; the inputs stay untouched.
+
+        Raises:
+            FedbiomedAggregatorError: these updates cannot be aggregated.
+        """
+
+    def begin(self, round: int) -> None:
+        """Forget the updates of an earlier round, finished or not."""
+        self._updates, self._weights = {}, {}
+
+    def add(self, node_id: str, params: Mapping[str, Any], weight: float) -> None:
+        """Take one node's update in.
+
+        Args:
+            node_id: whose it is.
+            params: its parameters; may be read only later, and must not be changed until `finish`.
+            weight: by which it counts: its number of samples.
+
+        Raises:
+            AggregationError: this node was added before, or its update cannot be aggregated with the others.
+        """
+        if node_id in self._updates:
+            raise AggregationError(f"the update of {node_id} came twice in one round")
+        self._updates[node_id], self._weights[node_id] = params, weight
+
+    def finish(self) -> Params:
+        """Next parameters from what was added since `begin`.
+
+        Raises:
+            AggregationError: nothing was added, or all weights are 0.
+        """
+        updates, weights, total = self._updates, self._weights, sum(self._weights.values())
+        if not total > 0:
+            raise AggregationError(f"cannot aggregate {len(updates)} updates whose weights sum to {total}")
+        self.begin(0)
+        return self.aggregate(updates, {node_id: weight / total for node_id, weight in weights.items()})
+
+    def check_values(self, *args: Any, **kwargs: Any) -> bool:
+        """Whether the settings of the experiment suit this aggregator; called before each round.
+
+        Raises:
+            FedbiomedAggregatorError: they do not: which, and what is needed.
+        """
+        return True
+
+    def set_fds(self, fds: Any) -> Any:
+        """Tell which `FederatedDataSet` is trained on; gives it back."""
+        self._fds = fds
+        return self._fds
+
+    def set_training_plan_type(self, training_plan_type: TrainingPlans) -> TrainingPlans:
+        """Tell on which library the plan stands; gives it back."""
+        self._training_plan_type = training_plan_type
+        return training_plan_type
+
+    def create_aggregator_args(
+        self, global_model: Mapping[str, Any], node_ids: Sequence[str]
+    ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+        """What the nodes' half of the algorithm needs in this round.
+
+        Args:
+            global_model: current parameters.
+            node_ids: nodes of the round.
+
+        Returns:
+            Small arguments per node, which travel in the order, and large ones per node, which travel as files.
+        """
+        return {node_id: {"aggregator_name": self.aggregator_name} for node_id in node_ids}, {node_id: {} for node_id in node_ids}
+
+    def save_state_breakpoint(self, breakpoint_path: str | Path | None = None, **kwargs: Any) -> dict[str, Any]:
+        """State from which `load_state_breakpoint` goes on.
+
+        Args:
+            breakpoint_path: folder for files of an aggregator whose state does not fit into JSON.
+            **kwargs: of single aggregators.
+
+        Returns:
+            `class`, `module` and `parameters`, all JSON.
+        """
+        return {"class": type(self).__name__, "module": type(self).__module__, "parameters": {}}
+
+    def load_state_breakpoint(self, state: Mapping[str, Any]) -> None:
+        """Take over what `save_state_breakpoint` gave; here only checked to be of this class, for there is nothing more.
+
+        Raises:
+            FedbiomedBreakpointError: it is the state of another aggregator.
+        """
+        if state.get("class") != type(self).__name__:
+            raise FedbiomedBreakpointError(f"the state of a {state.get('class')!r:.80} cannot be given to a {type(self).__name__}")

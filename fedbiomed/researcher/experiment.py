@@ -1,0 +1,299 @@
+"""`Experiment`: the loop of rounds. `run_once` is the table of contents of one of them."""
+
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from fedbiomed.common.constants import ErrorNumbers
+from fedbiomed.common.exceptions import FedbiomedExperimentError
+from fedbiomed.common.params import Params
+from fedbiomed.common.training_args import TrainingArgs
+from fedbiomed.common.training_plans.base_plan import BaseTrainingPlan
+from fedbiomed.researcher import breakpoints, random_states
+from fedbiomed.researcher import experiment_checks as checks
+from fedbiomed.researcher.aggregated_params import AggregatedParams
+from fedbiomed.researcher.aggregators.aggregator import Aggregator
+from fedbiomed.researcher.breakpoints import Breakpoint, BreakpointWriter
+from fedbiomed.researcher.connect import open_config
+from fedbiomed.researcher.datasets import FederatedDataSet
+from fedbiomed.researcher.experiment_state import folder_to_go_on_in, restored_aggregator, restored_strategy, settled
+from fedbiomed.researcher.experiment_views import ExperimentViews
+from fedbiomed.researcher.history import History, Point, last_losses
+from fedbiomed.researcher.job import Job
+from fedbiomed.researcher.requests import Requests
+from fedbiomed.researcher.round_updates import RoundUpdates, reports, sample
+from fedbiomed.researcher.strategies.strategy import Strategy
+
+logger = logging.getLogger(__name__)
+
+
+class Experiment(ExperimentViews):
+    """A series of rounds on one training plan over the datasets of several nodes.
+
+    Everything can be left out and set later; `info()` shows what is missing. A round that fails, or is interrupted, leaves the
+    experiment as it was before that round.
+
+    Args:
+        tags: tags that a dataset must bear (one may stand alone); an empty list for any dataset, None for no search.
+        nodes: nodes that are searched; None for all.
+        training_data: nodes and datasets; None with tags: the network is searched now.
+        aggregator: an object or a class; None for `FedAverage`.
+        agg_optimizer: not in this version.
+        node_selection_strategy: an object, or a class that takes the data set; None for `DefaultStrategy`.
+        round_limit: how many rounds there shall be in all.
+        training_plan_class: the plan; or its class name in the file of the next argument.
+        training_plan_path: a Python file.
+        model_args: for the plan's model; what JSON carries.
+        training_args: see `TrainingArgs`.
+        save_breakpoints: leave a breakpoint after each round.
+        tensorboard: not in this version.
+        experimentation_folder: name of the folder for the experiment's files; None for `Experiment_<number>`.
+        secagg: not in this version.
+        requests: the connection to the network; None: made, when first needed, with the settings of the working directory.
+        show_progress: show the nodes' work on stderr (as a live table in a terminal or a notebook).
+
+    Raises:
+        FedbiomedExperimentError: an argument is wrong, or no node offers such datasets.
+        FedbiomedUserInputError: a training argument is wrong.
+        FedbiomedTrainingPlanError: the plan does not import or its model cannot be built.
+        FedbiomedMessagingError, FedbiomedRepositoryError: the network cannot be reached.
+    """
+
+    def __init__(  # noqa: PLR0917  the public signature
+        self,
+        tags: Sequence[str] | str | None = None,
+        nodes: Sequence[str] | None = None,
+        training_data: FederatedDataSet | Mapping[str, Any] | None = None,
+        aggregator: Aggregator | type[Aggregator] | None = None,
+        agg_optimizer: None = None,
+        node_selection_strategy: Strategy | type[Strategy] | None = None,
+        round_limit: int | None = None,
+        training_plan_class: type[BaseTrainingPlan] | str | None = None,
+        training_plan_path: str | None = None,
+        model_args: dict[str, Any] | None = None,
+        training_args: TrainingArgs | Mapping[str, Any] | None = None,
+        save_breakpoints: bool = False,
+        tensorboard: bool = False,
+        experimentation_folder: str | None = None,
+        secagg: Any = False,
+        *,
+        requests: Requests | None = None,
+        show_progress: bool = True,
+    ) -> None:
+        super().__init__(requests, show_progress=show_progress)
+        self._breakpoints = BreakpointWriter()
+        self.set_secagg(secagg)
+        self.set_tags(tags)
+        self.set_nodes(nodes)
+        self.set_model_args(model_args)
+        self.set_training_args(training_args)
+        self.set_save_breakpoints(save_breakpoints)
+        self.set_tensorboard(tensorboard)
+        self.set_aggregator(aggregator)
+        self.set_agg_optimizer(agg_optimizer)
+        self.set_round_limit(round_limit)
+        self.set_training_plan_class(training_plan_class)
+        self.set_training_plan_path(training_plan_path)
+        self.set_training_data(training_data, from_tags=self._tags is not None)
+        self.set_strategy(node_selection_strategy)
+        with self._folder_removed_on_failure(experimentation_folder):
+            self.set_job()
+
+    def run(self, rounds: int | None = None, increase: bool = False) -> int:
+        """Run several rounds; when the round limit is reached and `test_on_global_updates` is set, the nodes validate once more.
+
+        Args:
+            rounds: how many; None for all that remain to the round limit.
+            increase: raise the round limit where that many would pass it; else fewer are run, and the log says so.
+
+        Returns:
+            Rounds really run.
+
+        Raises:
+            FedbiomedExperimentError: something is missing (see `info`), or a round failed; the rounds before it stay.
+        """
+        planned = self._planned_rounds(rounds, increase)
+        with self._shown_progress():
+            for _ in range(planned):
+                is_last = self._round_limit == self._round_current + 1
+                self.run_once(test_after=is_last and self.test_on_global_updates())
+        return planned
+
+    def run_once(self, increase: bool = False, test_after: bool = False) -> int:
+        """Run one round.
+
+        Args:
+            increase: raise the round limit where it is reached.
+            test_after: let the nodes validate the new parameters at once.
+
+        Returns:
+            1, or 0 when the round limit is reached.
+
+        Raises:
+            FedbiomedExperimentError: something is missing (see `info`), or the round failed: which nodes, why.
+        """
+        checks.flag("test_after", test_after)
+        if not self._planned_rounds(1, increase):
+            return 0
+        job, strategy, nodes = self._ready()
+        round_ = self._round_current
+        with self._shown_progress() as progress, job.undone_on_failure(round_):
+            job.nodes = sample(strategy, round_, nodes)
+            updates = RoundUpdates(round_, job.nodes, strategy, self._aggregator)
+            progress.begin_round(round_, self._round_limit, job.nodes)
+            job.start_nodes_training_round(round_, *self._aggregator_args(job), on_reply=updates.add, on_progress=progress.hear)
+            points = reports(round_, job)
+            progress.end_round(last_losses(points), updates.failures(job))
+            self._take_over(round_, job, updates.aggregate(job), points)
+        if self._save_breakpoints:
+            self.breakpoint()
+        if test_after:
+            self._validate(job)
+        return 1
+
+    def _aggregator_args(self, job: Job) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+        """What the nodes' half of the algorithm needs: small arguments, and large ones."""
+        self._aggregator.set_fds(self._fds)
+        self._aggregator.set_training_plan_type(job.training_plan.type())
+        self._aggregator.check_values(n_updates=self._training_args.get("num_updates"), training_plan=job.training_plan)
+        return self._aggregator.create_aggregator_args(job.training_plan.get_model_params(), job.nodes)
+
+    def _take_over(self, round_: int, job: Job, params: Params, points: list[Point]) -> None:
+        """The end of a good round."""
+        path, _ = job.update_parameters(params)
+        self._aggregated_params[round_] = AggregatedParams(str(path))
+        self._history.set_round(round_, points)
+        self._round_current = round_ + 1
+
+    def _validate(self, job: Job) -> None:
+        """Let the nodes of the round just done validate its result; their replies stand under the index of the next round."""
+        round_ = self._round_current
+        with self._shown_progress() as progress:
+            progress.begin_round(round_ - 1, self._round_limit, job.nodes, what="validation after round")
+            job.start_nodes_training_round(round_, *self._aggregator_args(job), do_training=False, on_progress=progress.hear)
+            self._history.set_round(round_, reports(round_, job))
+            progress.end_round({}, job.failures.get(round_, {}))
+
+    def _planned_rounds(self, rounds: Any, increase: Any) -> int:
+        """How many of these rounds the limit allows, after it was raised where that is wanted."""
+        checks.flag("increase", increase)
+        wanted = rounds if rounds is None else checks.count("rounds", rounds, least=1)
+        if wanted is not None and increase and self._round_limit is not None:
+            self._round_limit = max(self._round_limit, self._round_current + wanted)
+        if self._round_limit is None:
+            if wanted is None:
+                logger.warning("nothing to run: set a round limit, or say how many rounds: run(rounds=...)")
+            return wanted or 0
+        left = self._round_limit - self._round_current
+        if not left:
+            logger.warning("nothing to run: the round limit of %d is reached; run(rounds=..., increase=True) raises it", self._round_limit)
+        elif wanted is not None and wanted > left:
+            logger.warning("only %d of %d rounds are run: the round limit is %d", left, wanted, self._round_limit)
+        return left if wanted is None else min(wanted, left)
+
+    def _ready(self) -> tuple[Job, Strategy, list[str]]:
+        if self._job is None or self._strategy is None or self._fds is None:
+            raise FedbiomedExperimentError(
+                f"{ErrorNumbers.FB411.value}: missing {', '.join(self._missing())}; "
+                "set_training_data(), set_strategy(), set_training_plan_class() and set_job() define them"
+            )
+        return self._job, self._strategy, self._fds.node_ids()
+
+    @contextlib.contextmanager
+    def _folder_removed_on_failure(self, name: str | None) -> Iterator[None]:
+        self.set_experimentation_folder(name)
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(OSError):  # one that is not empty is not ours alone
+                Path(self.experimentation_path()).rmdir()
+            raise
+
+    def breakpoint(self) -> None:
+        """Write a breakpoint of the last round into the experiment's folder.
+
+        Raises:
+            FedbiomedExperimentError: no round is done yet, or something is missing.
+            FedbiomedBreakpointError: it cannot be written.
+        """
+        self._ready()
+        if not self._round_current:
+            raise FedbiomedExperimentError(f"{ErrorNumbers.FB413.value}: no round is done yet; run() first")
+        self._breakpoints.write(Path(self.experimentation_path()), self._round_current - 1, self._state)
+
+    def _state(self, folder: Path) -> breakpoints.State:
+        """Everything, with links to its files in a breakpoint's folder."""
+        job, strategy, _ = self._ready()
+        random_states.save(folder / "random_states.mpk")
+        return {
+            "training_data": self._fds.data() if self._fds else {},
+            "training_args": self._training_args.dict(),
+            "model_args": self._model_args,
+            "training_plan_path": breakpoints.linked(job.training_plan_file, folder, f"model_{self._round_current - 1:04d}.py"),
+            "training_plan_class": job.training_plan_name,
+            "round_current": self._round_current,
+            "round_limit": self._round_limit,
+            "experimentation_folder": self._folder,
+            "tags": self._tags,
+            "aggregator": self._aggregator.save_state_breakpoint(folder),
+            "agg_optimizer": None,
+            "node_selection_strategy": strategy.save_state_breakpoint(),
+            "aggregated_params": {
+                str(round_): {"params_path": breakpoints.linked(params["params_path"], folder)}
+                for round_, params in self._aggregated_params.items()
+            },
+            "job": job.save_state_breakpoint(folder),
+            "secagg": None,
+            "history": self._history.save(),
+            "random_states": str(folder / "random_states.mpk"),
+        }
+
+    @classmethod
+    def load_breakpoint(
+        cls, breakpoint_folder_path: str | Path | None = None, requests: Requests | None = None, *, show_progress: bool = True
+    ) -> Self:
+        """Make an experiment that goes on where a breakpoint was written.
+
+        It goes on saving breakpoints, and draws the random numbers that it would have drawn then. A breakpoint that was moved into the
+        reach of another experiment of the same name goes on in a new folder.
+
+        Args:
+            breakpoint_folder_path: its folder, or that of an experiment for its last one; None: the last one of the newest experiment.
+            requests, show_progress: as for a new experiment.
+
+        Raises:
+            FedbiomedBreakpointError: there is none, files of it are missing or were changed, or it uses a class that is not defined here.
+        """
+        experiments = (open_config() if requests is None else requests.connection.config).experiments
+        folder = breakpoints.newest(experiments) if breakpoint_folder_path is None else Path(breakpoint_folder_path).absolute()
+        saved = breakpoints.read(next(reversed(breakpoints.of_experiment(folder)), folder))
+        return cls._resumed(saved, experiments, requests, show_progress=show_progress)
+
+    @classmethod
+    def _resumed(cls, saved: Breakpoint, experiments: Path, requests: Requests | None, *, show_progress: bool) -> Self:
+        state = saved.state
+        data = FederatedDataSet(state["training_data"])
+        experiment = cls(
+            tags=state["tags"],
+            training_data=data,
+            aggregator=restored_aggregator(state["aggregator"]),
+            node_selection_strategy=restored_strategy(state["node_selection_strategy"], data),
+            round_limit=state["round_limit"],
+            training_plan_class=state["training_plan_class"],
+            training_plan_path=state["training_plan_path"],
+            model_args=state["model_args"],
+            training_args=state["training_args"],
+            save_breakpoints=True,
+            experimentation_folder=folder_to_go_on_in(saved.folder, experiments, checks.folder_name(state["experimentation_folder"])),
+            requests=requests,
+            show_progress=show_progress,
+        )
+        state = settled(state, Path(experiment.experimentation_path()))
+        experiment._required_job().load_state_breakpoint(state["job"])
+        experiment._aggregated_params = {int(r): AggregatedParams(p["params_path"]) for r, p in state["aggregated_params"].items()}
+        experiment._history = History.load(state["history"])
+        experiment._round_current = state["round_current"]
+        random_states.restore(Path(state["random_states"]))
+        return experiment

@@ -1,0 +1,116 @@
+"""What a breakpoint tells, made into objects again.
+
+Classes that it names are found among our own files, or among what the user has defined in this process already. A breakpoint is data:
+nothing is imported because it says so.
+"""
+
+import inspect
+import logging
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+from fedbiomed.common.constants import ErrorNumbers
+from fedbiomed.common.exceptions import FedbiomedBreakpointError, FedbiomedPluginError
+from fedbiomed.common.files import link_or_copy
+from fedbiomed.common.plugins import load_class
+from fedbiomed.researcher import aggregators, strategies
+from fedbiomed.researcher import experiment_checks as checks
+from fedbiomed.researcher.aggregators.aggregator import Aggregator
+from fedbiomed.researcher.breakpoints import State
+from fedbiomed.researcher.datasets import FederatedDataSet
+from fedbiomed.researcher.strategies.strategy import Strategy
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+def restored_aggregator(state: Mapping[str, Any]) -> Aggregator:
+    """The aggregator that a breakpoint tells of.
+
+    Raises:
+        FedbiomedBreakpointError: its class is not known in this process.
+    """
+    aggregator = checks.aggregator(_class_of(state, aggregators, Aggregator))
+    aggregator.load_state_breakpoint(state)
+    return aggregator
+
+
+def restored_strategy(state: Mapping[str, Any], data: FederatedDataSet) -> Strategy:
+    """The strategy that a breakpoint tells of, for the same data set.
+
+    Raises:
+        FedbiomedBreakpointError: its class is not known in this process.
+    """
+    strategy = checks.strategy_for(_class_of(state, strategies, Strategy), data)  # type: ignore[type-abstract]  # any class of that base
+    strategy.load_state_breakpoint(state)
+    return strategy
+
+
+def folder_to_go_on_in(breakpoint_folder: Path, experiments: Path, name: str) -> str | None:
+    """Name of the experiment folder for the next rounds; None for a new one.
+
+    A breakpoint that was moved here must not write into another experiment that happens to have the same name.
+
+    Args:
+        breakpoint_folder: that was loaded.
+        experiments: folder of this researcher's experiments.
+        name: of the experiment when the breakpoint was written.
+    """
+    here = experiments / name
+    if not here.exists() or breakpoint_folder.parent.resolve() == here.resolve():
+        return name
+    logger.warning("%s goes on in a new folder: %s belongs to another experiment", breakpoint_folder, here)
+    return None
+
+
+def settled(state: State, folder: Path) -> State:
+    """The state with the rounds' files at home in the experiment's folder, so that breakpoints may be removed afterwards.
+
+    Args:
+        state: of a breakpoint.
+        folder: the experiment's; what is not there gets a link.
+
+    Raises:
+        FedbiomedBreakpointError: it cannot be linked or copied there.
+    """
+    job, params = state["job"], state["aggregated_params"]
+    params = {round_: {"params_path": _at_home(entry["params_path"], folder)} for round_, entry in params.items()}
+    replies = [[_with_file_at_home(reply, folder) for reply in replies] for replies in job["training_replies"]]
+    current = params.get(str(state["round_current"] - 1), {}).get("params_path", job["model_params_path"])
+    return {**state, "aggregated_params": params, "job": {**job, "training_replies": replies, "model_params_path": current}}
+
+
+def _with_file_at_home(reply: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    path = reply.get("params_path")
+    return {**reply, "params_path": path and _at_home(path, folder)}
+
+
+def _at_home(path: str, folder: Path) -> str:
+    target = folder / Path(path).name
+    try:
+        if not target.exists():
+            link_or_copy(Path(path), target)
+        elif not target.samefile(path):
+            return path  # only the breakpoint's own file was checked
+    except OSError as error:
+        raise FedbiomedBreakpointError(f"{ErrorNumbers.FB413.value}: cannot link {path} into {folder}: {error}") from error
+    return str(target)
+
+
+def _class_of(state: Mapping[str, Any], family: ModuleType, base: type[T]) -> type[T]:
+    module, name = str(state.get("module")), str(state.get("class"))
+    if module.startswith(f"{family.__name__}."):
+        try:
+            return load_class(family, module, name, base)
+        except FedbiomedPluginError as error:
+            raise FedbiomedBreakpointError(f"{ErrorNumbers.FB413.value}: {error}") from error
+    found = getattr(sys.modules.get(module), name, None)
+    if not (inspect.isclass(found) and issubclass(found, base)):
+        raise FedbiomedBreakpointError(
+            f"{ErrorNumbers.FB413.value}: the breakpoint uses the {base.__name__} {name!r:.80} of {module!r:.80}, which is not defined in "
+            "this process; import it, or run the cell that defines it, before load_breakpoint"
+        )
+    return found

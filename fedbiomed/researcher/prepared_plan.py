@@ -1,0 +1,92 @@
+"""A training plan on its way from the notebook to the nodes: class to source file, source file back to an object.
+
+What is used on this side is the class loaded from the generated file, as on the nodes: a name that the file does not import fails here,
+before anything was sent.
+"""
+
+import inspect
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fedbiomed.common.constants import ErrorNumbers
+from fedbiomed.common.exceptions import FedbiomedTrainingPlanError, FedbiomedUserInputError
+from fedbiomed.common.training_args import TrainingArgs
+from fedbiomed.common.training_plans.base_plan import BaseTrainingPlan
+from fedbiomed.common.training_plans.source import load_plan_from_file
+from fedbiomed.common.training_plans.user_code import call_user, make_plan
+
+
+def plan_class_of(training_plan: object, path: str | Path | None = None) -> type[BaseTrainingPlan]:
+    """The class that was meant.
+
+    Args:
+        training_plan: a plan's class or an instance; with a path, the name of the class in that file.
+        path: a `.py` file.
+
+    Raises:
+        NameError: there is no plan, or it is neither of these.
+        FedbiomedTrainingPlanError: the file cannot be imported or has no such plan.
+    """
+    if path is not None:
+        if not isinstance(training_plan, str):
+            raise NameError(f"with a file, the plan is given by the name of its class, not as {training_plan!r:.80}")
+        return load_plan_from_file(Path(path), training_plan)
+    plan_class = training_plan if inspect.isclass(training_plan) else type(training_plan)
+    if training_plan is None or not issubclass(plan_class, BaseTrainingPlan):
+        raise NameError(
+            f"{ErrorNumbers.FB605.value}: a training plan is a class derived from one of fedbiomed.common.training_plans, an instance "
+            f"of it, or a class name together with a file; not {training_plan!r:.80}"
+        )
+    return plan_class
+
+
+def write_source(plan_class: type[BaseTrainingPlan], path: Path) -> None:
+    """Write the file that the nodes get: the declared imports, then the source of the class.
+
+    Raises:
+        FedbiomedTrainingPlanError: the class cannot be made without arguments, or its source cannot be found.
+    """
+    plan = make_plan(plan_class)
+    plan.configure_dependencies()
+    plan.save_code(str(path))
+
+
+def load_back(path: Path, class_name: str, model_args: Mapping[str, Any], training_args: TrainingArgs) -> BaseTrainingPlan:
+    """Make the plan from its generated file and initialise its model.
+
+    Raises:
+        FedbiomedTrainingPlanError: it does not import, or one of its methods raises: which, and what.
+    """
+    plan: BaseTrainingPlan = make_plan(load_plan_from_file(path, class_name))
+    call_user(plan, "post_init", dict(model_args), training_args)
+    return plan
+
+
+def generated_source(plan_class: type[BaseTrainingPlan]) -> bytes:
+    """The bytes of the file that the nodes would get, see `write_source`."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "training_plan.py"
+        write_source(plan_class, path)
+        return path.read_bytes()
+
+
+def readable_source(training_plan: object) -> bytes:
+    """The bytes of a plan's file, for an operator to read.
+
+    Args:
+        training_plan: the plan's class, an instance, or the path of a file.
+
+    Raises:
+        FedbiomedUserInputError: none of these, or the file cannot be read.
+    """
+    if isinstance(training_plan, str | Path):
+        try:
+            return Path(training_plan).read_bytes()
+        except OSError as error:
+            raise FedbiomedUserInputError(f"cannot read the plan {training_plan}: {error.strerror}") from error
+    try:
+        return generated_source(plan_class_of(training_plan))
+    except (NameError, FedbiomedTrainingPlanError) as error:
+        raise FedbiomedUserInputError(str(error)) from error

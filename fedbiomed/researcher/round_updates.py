@@ -1,0 +1,98 @@
+"""The replies of one round on their way into the aggregate."""
+
+import inspect
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fedbiomed.common.constants import ErrorNumbers
+from fedbiomed.common.exceptions import AggregationError, FedbiomedResponsesError, FedbiomedStrategyError
+from fedbiomed.common.params import Params
+from fedbiomed.researcher.aggregators.aggregator import Aggregator
+from fedbiomed.researcher.history import Point, points_of
+from fedbiomed.researcher.job import Job
+from fedbiomed.researcher.strategies.strategy import Strategy
+
+logger = logging.getLogger(__name__)
+
+
+class RoundUpdates:
+    """Judges each reply as it comes and folds it into the aggregate; a strategy that overrides `refine` judges all of them at the end.
+
+    Args:
+        round_: counted from 0.
+        sampled: nodes that are asked.
+        strategy: whose reply counts.
+        aggregator: how updates become the next parameters.
+    """
+
+    def __init__(self, round_: int, sampled: Sequence[str], strategy: Strategy, aggregator: Aggregator) -> None:
+        self._round, self._sampled = round_, list(sampled)
+        self._strategy, self._aggregator = strategy, aggregator
+        self._is_judged_at_end = inspect.getattr_static(type(strategy), "refine") is not inspect.getattr_static(Strategy, "refine")
+        self._good: list[str] = []
+        self._refused: dict[str, str] = {}
+        aggregator.begin(round_)
+
+    def add(self, reply: Mapping[str, Any]) -> None:
+        """Take in one reply; one that does not count, or does not fit to the others, is left out with the reason."""
+        node_id = str(reply["node_id"])
+        if self._is_judged_at_end:
+            self._good.append(node_id)
+            return
+        verdict = self._strategy.accept(reply)
+        try:
+            if isinstance(verdict, str):
+                self._refused[node_id] = verdict
+            else:
+                self._aggregator.add(node_id, reply["params"], verdict)
+                self._good.append(node_id)
+        except (AggregationError, FedbiomedResponsesError) as error:
+            self._refused[node_id] = str(error)
+
+    def failures(self, job: Job) -> dict[str, str]:
+        """Why nodes do not count, as far as it is known: what the exchange told, then what was refused here."""
+        return {**job.failures.get(self._round, {}), **self._refused}
+
+    def aggregate(self, job: Job) -> Params:
+        """The next parameters.
+
+        Raises:
+            FedbiomedStrategyError: not enough good replies: how many, which nodes, why.
+            FedbiomedAggregatorError: the updates cannot be aggregated.
+        """
+        failures = self.failures(job)
+        if not self._is_judged_at_end:
+            self._strategy.check_round(self._round, self._sampled, self._good, failures)
+            return self._aggregator.finish()
+        if not self._good:
+            reasons = "; ".join(f"{node_id}: {failures.get(node_id, 'no answer')}" for node_id in self._sampled)
+            raise FedbiomedStrategyError(
+                f"{ErrorNumbers.FB407.name}: 0 of {len(self._sampled)} nodes answered round {self._round}: {reasons}"
+            )
+        params, weights, _, _ = self._strategy.refine(job.training_replies[self._round], self._round)
+        return self._aggregator.aggregate(params, weights)
+
+
+def reports(round_: int, job: Job) -> list[Point]:
+    """What the nodes of a round reported; what did not go well without ending their round is told in the log."""
+    replies = job.training_replies[round_]
+    for reply in replies:
+        if reply["msg"]:
+            logger.warning("round %d: %s says: %s", round_, reply["node_id"], reply["msg"])
+    return points_of(round_, {reply["node_id"]: reply["dataset_id"] for reply in replies}, job.reported_metrics.get(round_, {}))
+
+
+def sample(strategy: Strategy, round_: int, known: Sequence[str]) -> list[str]:
+    """The nodes that a strategy asks in a round.
+
+    Raises:
+        FedbiomedStrategyError: none, one twice, or one that has no part in the training data.
+    """
+    sampled = list(strategy.sample_nodes(round_))
+    if not sampled or len(set(sampled)) < len(sampled) or not set(sampled) <= set(known):
+        raise FedbiomedStrategyError(
+            f"{ErrorNumbers.FB402.value}: {type(strategy).__name__} must draw one or more of {list(known)} for round {round_}, "
+            f"it drew {sampled}"
+        )
+    return sampled

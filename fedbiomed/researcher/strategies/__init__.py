@@ -1,0 +1,6 @@
+"""Who takes part in a round, and whose reply counts: one file per strategy."""
+
+from fedbiomed.researcher.strategies.default_strategy import DefaultStrategy
+from fedbiomed.researcher.strategies.strategy import Strategy
+
+__all__ = ["DefaultStrategy", "Strategy"]

@@ -1,0 +1,82 @@
+"""A federation inside the test's process: real nodes and a real training process, over transports in memory."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fedbiomed.common.config import NodeConfig, ResearcherConfig, save
+from fedbiomed.common.transport.memory_bus import MemoryBroker, MemoryBus
+from fedbiomed.common.transport.memory_store import MemoryFiles, MemoryFileStore
+from fedbiomed.node.datasets import DatasetRegistry
+from fedbiomed.node.node import Node
+from fedbiomed.node.presence import presence
+from fedbiomed.node.store import NodeStore
+from fedbiomed.node.worker import Worker
+from fedbiomed.researcher.connect import Connection
+from fedbiomed.researcher.experiment import Experiment
+from fedbiomed.researcher.requests import Requests
+from tests.support.plans import LinePlan, write_rows
+
+TAGS = ["line"]
+
+
+@dataclass
+class MemoryFederation:
+    """Nodes `node_0`, `node_1` ... with 30, 40 ... rows each, all trained by one process, one after the other."""
+
+    root: Path
+    worker: Worker
+    broker: MemoryBroker = field(default_factory=MemoryBroker)
+    files: MemoryFiles = field(default_factory=MemoryFiles)
+
+    def data(self, index: int) -> Path:
+        """The folder in which a node's file lies."""
+        return self.root / f"data_{index}"
+
+    @contextlib.contextmanager
+    def node(self, index: int, **settings: object) -> Iterator[Node]:
+        """Start one node."""
+        config = NodeConfig(root=self.root / f"node_{index}", id=f"node_{index}", plan_approval=False, **settings)  # type: ignore[arg-type]
+        save(config)
+        self.data(index).mkdir(exist_ok=True)
+        write_rows(self.data(index) / "rows.csv", 30 + 10 * index, seed=index)
+        bus = MemoryBus(self.broker, config.id, will=presence(config, f"boot_{index}", is_online=False))
+        files = MemoryFileStore(self.files, config.id)
+        with NodeStore(config.database) as store:
+            DatasetRegistry(store).add(name="rows", data_type="csv", tags=TAGS, path=self.data(index) / "rows.csv")
+            with bus, Node(config, bus, files, store, worker=self.worker, boot_id=f"boot_{index}") as node:
+                bus.connect(5)
+                yield node
+
+    @contextlib.contextmanager
+    def researcher(self, root: Path, **settings: object) -> Iterator[Requests]:
+        """Connect a researcher whose folder is `root`."""
+        config = ResearcherConfig(root=root, id="researcher_test", **settings)  # type: ignore[arg-type]
+        save(config)
+        bus = MemoryBus(self.broker, f"researcher_test.{root.name}", persistent=False)
+        bus.connect(5)
+        with Connection(config, bus, MemoryFileStore(self.files, config.id)) as connection:
+            yield Requests(connection)
+
+
+@contextlib.contextmanager
+def memory_federation(root: Path, nodes: int) -> Iterator[MemoryFederation]:
+    """Start so many nodes; all of it ends with the block."""
+    config = NodeConfig(root=root / "worker", id="node_worker")
+    save(config)
+    with contextlib.ExitStack() as stack:
+        worker = stack.enter_context(Worker(config))
+        worker.start()
+        federation = MemoryFederation(root, worker)
+        for index in range(nodes):
+            stack.enter_context(federation.node(index))
+        warm_up(federation)
+        yield federation
+
+
+def warm_up(federation: MemoryFederation) -> None:
+    """Run a round, so that the training process has imported torch."""
+    with federation.researcher(federation.root / "warm-up") as requests:
+        args = {"num_updates": 1, "loader_args": {"batch_size": 8}}
+        Experiment(tags=TAGS, training_plan_class=LinePlan, training_args=args, requests=requests, show_progress=False).run_once()
