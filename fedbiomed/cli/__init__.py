@@ -1,0 +1,1 @@
+"""Commands: parse, build from the settings, call, print. Nothing else lives here."""

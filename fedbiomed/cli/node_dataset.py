@@ -1,0 +1,126 @@
+"""`fedbiomed node dataset`: register, list and forget datasets."""
+
+import argparse
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fedbiomed.cli.node_folder import Subparsers, add_command, add_group, database
+from fedbiomed.cli.node_output import show_json, show_table
+from fedbiomed.common.exceptions import FedbiomedUserInputError
+from fedbiomed.node.datasets import DatasetRegistry
+
+_ADD = """node dataset add --dir site-a --type csv --path patients.csv --name patients --tags heart,2024
+  fedbiomed node dataset add --dir site-a --from-json dataset.json
+
+The file holds {"path": ..., "data_type": ..., "name": ..., "description": ..., "tags": "a,b", "dataset_parameters": {...}},
+the description and the last one if you like; a path in it is absolute, relative to the node's folder, or begins with $VARIABLE/."""
+_REQUIRED = frozenset({"path", "data_type", "name", "tags"})
+_ALLOWED = _REQUIRED | {"description", "dataset_parameters"}
+_VARIABLE = re.compile(r"\$(\w+)(?:/(.*))?", re.DOTALL)
+
+
+def add_parser(subparsers: "Subparsers[Any]") -> None:
+    """Add the commands to the command line."""
+    group = add_group(subparsers, "dataset", "register, list and forget datasets")
+    add = add_command(group, "add", "register a dataset; prints its id", _ADD, _add, has_json=True)
+    add.add_argument(
+        "--type", metavar="TYPE", help="csv: a table with a header; default: a folder (MNIST's files, or what your plans read)"
+    )
+    add.add_argument("--path", type=Path, metavar="PATH", help="the file or folder")
+    add.add_argument("--name", metavar="NAME", help="for people")
+    add.add_argument("--tags", metavar="A,B", help="by which researchers find it")
+    add.add_argument("--description", metavar="TEXT", help="for people")
+    add.add_argument("--from-json", type=Path, metavar="FILE", help="take all of this from a file")
+    add_command(group, "list", "list datasets", "node dataset list --dir site-a --json", _list, has_json=True)
+    remove = add_command(group, "remove", "forget a dataset; the data stays", "node dataset remove dataset_1b0e... --dir site-a", _remove)
+    remove.add_argument("dataset_id", metavar="ID", help="as `list` shows it")
+
+
+def _add(args: argparse.Namespace) -> int:
+    with database(args) as store:
+        wanted = _from_options(args) if args.from_json is None else _from_file(args)
+        row = DatasetRegistry(store).add(**wanted)
+    if args.json:
+        show_json(row)
+    else:
+        print(row["dataset_id"])
+    return 0
+
+
+def _list(args: argparse.Namespace) -> int:
+    with database(args) as store:
+        rows = DatasetRegistry(store).all()
+    if args.json:
+        show_json(rows)
+    else:
+        show_table(
+            rows, ("dataset_id", "name", "data_type", "tags", "shape", "path"), "no datasets; add one with `fedbiomed node dataset add`"
+        )
+    return 0
+
+
+def _remove(args: argparse.Namespace) -> int:
+    with database(args) as store:
+        DatasetRegistry(store).remove(args.dataset_id)
+    print(f"removed {args.dataset_id}")
+    return 0
+
+
+def _from_options(args: argparse.Namespace) -> dict[str, Any]:
+    missing = [f"--{name}" for name in ("type", "path", "name", "tags") if getattr(args, name) is None]
+    if missing:
+        raise FedbiomedUserInputError(f"a dataset needs {', '.join(missing)} (or --from-json FILE with everything)")
+    return {
+        "name": args.name,
+        "data_type": args.type,
+        "tags": args.tags.split(","),
+        "path": args.path,
+        "description": args.description or "",
+    }
+
+
+def _from_file(args: argparse.Namespace) -> dict[str, Any]:
+    given = [f"--{name}" for name in ("type", "path", "name", "tags", "description") if getattr(args, name) is not None]
+    if given:
+        raise FedbiomedUserInputError(f"--from-json holds everything: leave out {', '.join(given)}")
+    content = _read_object(args.from_json)
+    if _REQUIRED - content.keys() or content.keys() - _ALLOWED:
+        raise FedbiomedUserInputError(
+            f"{args.from_json}: missing {sorted(_REQUIRED - content.keys())}, unknown {sorted(content.keys() - _ALLOWED)}"
+        )
+    for key in sorted(content.keys() - {"dataset_parameters"}):
+        if not isinstance(content[key], str):
+            raise FedbiomedUserInputError(f"{args.from_json}: {key} must be a text, not {content[key]!r:.80}")
+    return {
+        "name": content["name"],
+        "data_type": content["data_type"],
+        "tags": content["tags"].split(","),
+        "path": _resolved(content["path"], args.dir, os.environ),
+        "description": content.get("description", ""),
+        "dataset_parameters": content.get("dataset_parameters"),
+    }
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FedbiomedUserInputError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise FedbiomedUserInputError(f"{path} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise FedbiomedUserInputError(f"{path} must hold one JSON object, not {type(content).__name__}")
+    return content
+
+
+def _resolved(text: str, root: Path, env: Mapping[str, str]) -> Path:
+    variable = _VARIABLE.fullmatch(text)
+    if variable is None:
+        return root / text
+    if not env.get(variable[1]):
+        raise FedbiomedUserInputError(f"the path {text!r} names the environment variable {variable[1]}, which is not set")
+    return Path(env[variable[1]], variable[2] or "")

@@ -1,0 +1,114 @@
+"""`fedbiomed node plan`: decide which training plans may run on the node."""
+
+import argparse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fedbiomed.cli.node_folder import Subparsers, add_command, add_group, database, settings
+from fedbiomed.cli.node_output import printable, show_json, show_table
+from fedbiomed.node.approval import PlanRegistry, listing
+
+_COLUMNS = (
+    *("training_plan_id", "training_plan_status", "training_plan_type", "name", "researcher_id"),
+    *("date_last_action", "notes", "description"),
+)
+_SHOWN = "\n\t"
+
+
+def add_parser(subparsers: "Subparsers[Any]") -> None:
+    """Add the commands to the command line."""
+    group = add_group(subparsers, "plan", "decide which training plans may run")
+    add_command(group, "list", "list training plans", "node plan list --dir site-a --json", _list, has_json=True)
+    register = add_command(
+        group, "register", "approve your own file", "node plan register plan.py --dir site-a --name mnist", _register, has_json=True
+    )
+    register.add_argument("file", type=Path, metavar="FILE", help="Python file with the plan's class")
+    register.add_argument("--name", metavar="NAME", help="for people (default: the file's name)")
+    register.add_argument("--description", metavar="TEXT", default="", help="for people")
+    _with_id(group, "approve", "let a plan run on this node", "node plan approve training_plan_5c1d... --dir site-a", _approve)
+    reject = _with_id(
+        group, "reject", "do not let a plan run", "node plan reject training_plan_5c1d... --dir site-a --reason 'writes files'", _reject
+    )
+    reject.add_argument("--reason", required=True, metavar="TEXT", help="the researcher reads it")
+    _with_id(group, "view", "print a plan's source", "node plan view training_plan_5c1d... --dir site-a", _view)
+    _with_id(
+        group,
+        "diff",
+        "compare with what was approved last of this name or class",
+        "node plan diff training_plan_5c1d... --dir site-a",
+        _diff,
+    )
+    update = _with_id(
+        group,
+        "update",
+        "replace a plan's source; the decision stands",
+        "node plan update training_plan_5c1d... plan.py --dir site-a",
+        _update,
+    )
+    update.add_argument("file", type=Path, metavar="FILE", help="Python file with the plan's class")
+    _with_id(group, "delete", "forget a plan", "node plan delete training_plan_5c1d... --dir site-a", _delete)
+
+
+def _with_id(
+    group: "Subparsers[Any]", name: str, about: str, example: str, run: Callable[[argparse.Namespace], int]
+) -> argparse.ArgumentParser:
+    parser = add_command(group, name, about, example, run, has_json=run in (_approve, _reject, _update))
+    parser.add_argument("training_plan_id", metavar="ID", help="as `list` shows it")
+    return parser
+
+
+def _list(args: argparse.Namespace) -> int:
+    rows = [listing(row) for row in _with_plans(args, PlanRegistry.all)]
+    if args.json:
+        show_json(rows)
+    else:
+        show_table(
+            rows, _COLUMNS, "no training plans; researchers ask for approval, or register a file with `fedbiomed node plan register`"
+        )
+    return 0
+
+
+def _register(args: argparse.Namespace) -> int:
+    return _show(args, _with_plans(args, lambda plans: plans.register(args.file, args.name, args.description)))
+
+
+def _approve(args: argparse.Namespace) -> int:
+    return _show(args, _with_plans(args, lambda plans: plans.approve(args.training_plan_id)))
+
+
+def _reject(args: argparse.Namespace) -> int:
+    return _show(args, _with_plans(args, lambda plans: plans.reject(args.training_plan_id, args.reason)))
+
+
+def _update(args: argparse.Namespace) -> int:
+    return _show(args, _with_plans(args, lambda plans: plans.update(args.training_plan_id, args.file)))
+
+
+def _view(args: argparse.Namespace) -> int:
+    print(printable(_with_plans(args, lambda plans: plans.view(args.training_plan_id)), _SHOWN), end="")
+    return 0
+
+
+def _diff(args: argparse.Namespace) -> int:
+    print(printable(_with_plans(args, lambda plans: plans.diff(args.training_plan_id)), _SHOWN), end="")
+    return 0
+
+
+def _delete(args: argparse.Namespace) -> int:
+    _with_plans(args, lambda plans: plans.delete(args.training_plan_id))
+    print(f"deleted {args.training_plan_id}")
+    return 0
+
+
+def _with_plans(args: argparse.Namespace, act: Callable[[PlanRegistry], Any]) -> Any:
+    with database(args) as store:
+        return act(PlanRegistry(store, approval_required=settings(args).plan_approval))
+
+
+def _show(args: argparse.Namespace, row: Mapping[str, Any]) -> int:
+    if args.json:
+        show_json(listing(row))
+    else:
+        print(f"{row['training_plan_id']} {row['training_plan_status']}")
+    return 0

@@ -1,0 +1,50 @@
+"""`fedbiomed researcher`: make a researcher's folder."""
+
+import argparse
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+from fedbiomed.common import config
+from fedbiomed.common.config import ResearcherConfig
+from fedbiomed.common.exceptions import FedbiomedConfigError
+
+Subparsers = argparse._SubParsersAction
+DEFAULT_FOLDER = Path("fbm-researcher")
+
+
+def add_parser(subparsers: "Subparsers[Any]") -> None:
+    """Add the commands to the command line."""
+    parser = subparsers.add_parser("researcher", help="make a researcher's folder", description="Make a researcher's folder.")
+    below: Subparsers[Any] = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    create = below.add_parser(
+        "create",
+        help="make the folder with its settings; needs no network",
+        description="Make the folder with its settings; needs no network. Without it a notebook makes one for a network on this machine.",
+        epilog="example:\n  fedbiomed researcher create --broker broker.example.org:1883 --repository https://files.example.org",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    create.add_argument("--dir", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help="the folder (default: fbm-researcher here)")
+    create.add_argument("--broker", metavar="HOST:PORT", help="the MQTT broker (default localhost:1883)")
+    create.add_argument("--repository", metavar="URL", help="the repository (default http://localhost:8844)")
+    create.set_defaults(run=_create)
+
+
+def _create(args: argparse.Namespace) -> int:
+    if config.exists(args.dir):
+        raise FedbiomedConfigError(
+            f"{args.dir} holds a component already ({args.dir / config.CONFIG_FILE}); name another folder with --dir"
+        )
+    wanted: dict[str, Any] = {"id": os.environ.get("RESEARCHER_ID") or f"researcher_{uuid.uuid4()}"}
+    if args.broker is not None:
+        wanted["broker"], wanted["broker_port"] = config.broker_address(args.broker)
+    if args.repository is not None:
+        wanted["repository"] = args.repository
+    made = config.build(ResearcherConfig, args.dir, wanted, env={})
+    try:
+        config.save(made)
+    except OSError as error:
+        raise FedbiomedConfigError(f"cannot make the folder {args.dir}: {error.strerror or error}; name another with --dir") from error
+    print(f"created researcher={made.id} dir={made.root}")
+    return 0
