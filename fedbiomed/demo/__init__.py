@@ -1,0 +1,1 @@
+"""Three hospitals on one machine, start to finish, with real patients' measurements."""
