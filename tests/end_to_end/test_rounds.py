@@ -1,0 +1,77 @@
+"""Whole rounds through real processes: training, resuming, both brokers."""
+
+import numpy as np
+import pytest
+import torch
+
+from fedbiomed.researcher.experiment import Experiment
+from tests.support.brokers import running_mosquitto
+from tests.support.federation import TAGS, running
+from tests.support.plans import LinePlan, SidePlan
+
+TORCH = {
+    "training_plan_class": LinePlan,
+    "model_args": {},
+    "training_args": {"epochs": 2, "loader_args": {"batch_size": 8}, "random_seed": 7},
+}
+SKLEARN = {
+    "training_plan_class": SidePlan,
+    "model_args": {"n_features": 2, "n_classes": 2, "loss": "log_loss"},
+    "training_args": {"epochs": 2, "loader_args": {"batch_size": 8}, "random_seed": 7, "test_ratio": 0.25, "test_on_local_updates": True},
+}
+
+
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory):
+    with running(tmp_path_factory.mktemp("rounds"), nodes=3) as started:
+        yield started
+
+
+def weights(experiment, round_):
+    return {name: np.asarray(value) for name, value in experiment.aggregated_params()[round_]["params"].items()}
+
+
+@pytest.mark.parametrize("what", [TORCH, SKLEARN], ids=["torch", "sklearn"])
+def test_a_resumed_run_is_bit_equal_to_an_unbroken_one(federation, what):
+    unbroken = Experiment(tags=TAGS, requests=federation.requests, round_limit=4, **what)
+    assert unbroken.run() == 4
+    broken = Experiment(tags=TAGS, requests=federation.requests, round_limit=4, save_breakpoints=True, **what)
+    assert broken.run(rounds=2) == 2
+    torch.manual_seed(99)  # what the process draws in between must not matter
+    resumed = Experiment.load_breakpoint(f"{broken.experimentation_path()}/breakpoint_0001", requests=federation.requests)
+    assert resumed.round_current() == 2
+    assert resumed.run() == 2
+    for round_ in range(4):
+        one, other = weights(unbroken, round_), weights(resumed, round_)
+        assert one.keys() == other.keys()
+        assert all(one[name].tobytes() == other[name].tobytes() for name in one), round_
+    assert not np.array_equal(*[next(iter(weights(unbroken, r).values())) for r in (2, 3)])
+
+
+def test_nodes_count_by_their_samples(federation):
+    experiment = Experiment(tags=TAGS, requests=federation.requests, **TORCH)
+    experiment.run_once()
+    replies = experiment.training_replies()[0].data()
+    sizes = {reply["node_id"]: reply["sample_size"] for reply in replies}
+    assert sorted(sizes.values()) == [30, 40, 50]
+    expected = sum(reply["sample_size"] / 120 * reply["params"]["0.weight"].double() for reply in replies)
+    np.testing.assert_allclose(experiment.aggregated_params()[0]["params"]["0.weight"], expected, rtol=1e-6)
+
+
+def test_history_tells_each_node_and_metric(federation):
+    what = {**SKLEARN, "training_args": {**SKLEARN["training_args"], "test_on_global_updates": True}}
+    experiment = Experiment(tags=TAGS, requests=federation.requests, round_limit=2, **what)
+    experiment.run()
+    history = experiment.history
+    assert list(history.columns) == ["round", "node", "dataset", "metric", "value"]
+    assert set(history["round"]) >= {0, 1}
+    assert history["node"].nunique() == 3
+    assert {"VALIDATION ON LOCAL UPDATES/ACCURACY", "VALIDATION ON GLOBAL UPDATES/ACCURACY"} <= set(history["metric"])
+    assert history["value"].notna().all()
+
+
+def test_the_same_federation_runs_on_mosquitto(tmp_path):
+    with running_mosquitto() as mosquitto, running(tmp_path, nodes=2, broker=f"{mosquitto.host}:{mosquitto.port}") as started:
+        experiment = Experiment(tags=TAGS, requests=started.requests, round_limit=2, **TORCH)
+        assert experiment.run() == 2
+        assert len(experiment.training_replies()[1].data()) == 2
