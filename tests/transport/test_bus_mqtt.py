@@ -4,7 +4,6 @@ import os
 import random
 import socket
 import threading
-import time
 import uuid
 from collections.abc import Iterator
 
