@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 EXAMPLE = """example:
   fedbiomed demo --nodes 3 --rounds 10 --out my-demo
 
-With --keep the network and the hospitals go on running for your own notebook, until Ctrl-C.
+With --keep the network and the hospitals go on running for your own notebook, until Ctrl-C; they hold digits and diabetes patients, too.
+With --any-plan they train whatever plan you send, which no real hospital should do.
 """
 
 
@@ -33,6 +34,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="new or empty folder for results (default: demo-DATE-TIME here)")
     parser.add_argument("--broker", metavar="HOST:PORT", help="use an MQTT broker that runs already")
     parser.add_argument("--keep", action="store_true", help="leave the network (ports 1883 and 8844) and the nodes running until Ctrl-C")
+    parser.add_argument("--any-plan", action="store_true", help="do not ask the hospitals' operators to approve a plan")
     parser.set_defaults(run=run)
 
 
@@ -46,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     from fedbiomed.demo.story import Options
     from fedbiomed.demo.story import run as tell
 
-    options = Options(nodes=args.nodes, rounds=args.rounds, out=out, broker=args.broker, keep=args.keep)
+    options = Options(nodes=args.nodes, rounds=args.rounds, out=out, broker=args.broker, keep=args.keep, any_plan=args.any_plan)
     with interrupted_by_sigterm():
         shortfalls = tell(options, Console(), _wait_for_user)
     for sentence in shortfalls:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import IO, Self
 from fedbiomed.common.config import broker_address
 from fedbiomed.common.exceptions import FedbiomedNetworkError
 from fedbiomed.demo.hospitals import TAGS, Hospital
+from fedbiomed.demo.more_data import Table
 
 _READY_S = 60.0
 _END_S = 10.0
@@ -104,6 +105,7 @@ class Federation:
         broker: `HOST:PORT` of a broker that runs already; None starts the embedded one.
         mqtt_port, http_port: where to listen; 0 for a free port.
         node_options: more arguments for `fedbiomed node create`.
+        more: further files of each hospital, by its name.
     """
 
     def __init__(
@@ -115,10 +117,12 @@ class Federation:
         mqtt_port: int = 0,
         http_port: int = 0,
         node_options: Sequence[str] = (),
+        more: Mapping[str, Sequence[Table]] | None = None,
     ) -> None:
         self._out, self._asked_broker = out, broker
         self._ports = (mqtt_port, http_port)
         self._node_options = node_options
+        self._more = more or {}
         self.sites = [Site(hospital=hospital, folder=out / "nodes" / hospital.name) for hospital in hospitals]
         self.nodes: dict[str, Background] = {}
         self.broker = self.repository = ""
@@ -144,11 +148,16 @@ class Federation:
         self._start_network()
         address = ["--broker", self.broker, "--repository", self.repository, *self._node_options]
         each_at_once([["node", "create", "--dir", str(s.folder), "--name", s.hospital.name, *address] for s in self.sites])
-        each_at_once([_registration(site) for site in self.sites])
+        each_at_once([command for site in self.sites for command in self._registrations(site)])
         for site in self.sites:
             self.nodes[site.hospital.name] = self._background(["node", "start", "--dir", str(site.folder)], site.hospital.name)
         for node in self.nodes.values():
             node.wait_until_ready()
+
+    def _registrations(self, site: Site) -> list[list[str]]:
+        hospital = site.hospital
+        patients = Table(name="breast cancer", tags=TAGS, path=hospital.path, description=f"patients of {hospital.name}")
+        return [_registration(site.folder, table) for table in (patients, *self._more.get(hospital.name, ()))]
 
     def _start_network(self) -> None:
         mqtt_port, http_port = self._ports
@@ -172,11 +181,10 @@ class Federation:
             process.end()
 
 
-def _registration(site: Site) -> list[str]:
-    hospital = site.hospital
+def _registration(folder: Path, table: Table) -> list[str]:
     return [
-        *("node", "dataset", "add", "--dir", str(site.folder), "--type", "csv", "--path", str(hospital.path)),
-        *("--name", "breast cancer", "--tags", ",".join(TAGS), "--description", f"patients of {hospital.name}"),
+        *("node", "dataset", "add", "--dir", str(folder), "--type", "csv", "--path", str(table.path)),
+        *("--name", table.name, "--tags", ",".join(table.tags), "--description", table.description),
     ]
 
 
@@ -202,8 +210,9 @@ def _run(command: Sequence[str]) -> None:
 
 
 def _environment() -> dict[str, str]:
+    """Ours without what would send a command elsewhere; one thread per training, for all hospitals share this machine's cores."""
     hidden = {"MQTT_BROKER", "MQTT_BROKER_PORT", "UPLOADS_URL", "UPLOADS_IP", "NODE_ID", "ENABLE_TRAINING_PLAN_APPROVAL"}
-    return {name: value for name, value in os.environ.items() if name not in hidden}
+    return {"OMP_NUM_THREADS": "1", **{name: value for name, value in os.environ.items() if name not in hidden}}
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from fedbiomed.common.config import ResearcherConfig, broker_address, save
 from fedbiomed.demo import report
 from fedbiomed.demo.hospitals import Sites, described, write_sites
 from fedbiomed.demo.models import RECIPES, Trained, compare, train_together
+from fedbiomed.demo.more_data import write_more
 from fedbiomed.demo.processes import Federation
 from fedbiomed.researcher.connect import connect
 from fedbiomed.researcher.requests import Requests
@@ -28,7 +29,8 @@ class Options:
         rounds: federated rounds, at least 2 (one before the stop, one after).
         out: a folder that is new or empty.
         broker: `HOST:PORT` of a broker that runs already, or None.
-        keep: leave network and nodes running afterwards, until Ctrl-C.
+        keep: leave network and nodes running afterwards, until Ctrl-C; the hospitals have more data then, for the notebooks.
+        any_plan: the hospitals train whatever plan comes.
     """
 
     nodes: int
@@ -36,6 +38,7 @@ class Options:
     out: Path
     broker: str | None
     keep: bool
+    any_plan: bool = False
 
 
 class Stopwatch:
@@ -94,7 +97,15 @@ def _introduce(sites: Sites, console: Console) -> None:
 @contextmanager
 def _federation(options: Options, sites: Sites, watch: Stopwatch) -> Iterator[Federation]:
     mqtt_port, http_port = (1883, 8844) if options.keep else (0, 0)
-    federation = Federation(options.out, sites.hospitals, broker=options.broker, mqtt_port=mqtt_port, http_port=http_port)
+    federation = Federation(
+        options.out,
+        sites.hospitals,
+        broker=options.broker,
+        mqtt_port=mqtt_port,
+        http_port=http_port,
+        node_options=("--no-plan-approval",) if options.any_plan else (),
+        more=write_more(options.out / "data", [h.name for h in sites.hospitals]) if options.keep else None,
+    )
     with watch.part("start of network and nodes"):
         federation.__enter__()
     try:
