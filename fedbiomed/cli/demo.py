@@ -1,6 +1,7 @@
 """`fedbiomed demo`: three hospitals on this machine, start to finish."""
 
 import argparse
+import os
 import signal
 import sys
 from datetime import datetime
@@ -44,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
     _check(args)
     out = _new_folder(args.out)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is loaded: small models, and the hospitals need the cores
     from fedbiomed.demo.processes import interrupted_by_sigterm  # late: these load torch
     from fedbiomed.demo.story import Options
     from fedbiomed.demo.story import run as tell
