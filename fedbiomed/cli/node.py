@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from fedbiomed.cli import node_dataset, node_doctor, node_plan
-from fedbiomed.cli.node_folder import Subparsers, add_command, add_group, database, settings
+from fedbiomed.cli.commands import Subparsers, add_group
+from fedbiomed.cli.node_folder import add_command, database, settings
 from fedbiomed.cli.node_output import printable, show_json, show_table
 from fedbiomed.common import config
 from fedbiomed.common.config import NodeConfig

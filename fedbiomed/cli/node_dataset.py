@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fedbiomed.cli.node_folder import Subparsers, add_command, add_group, database
+from fedbiomed.cli.commands import Subparsers, add_group
+from fedbiomed.cli.node_folder import add_command, database
 from fedbiomed.cli.node_output import show_json, show_table
 from fedbiomed.common.exceptions import FedbiomedUserInputError
 from fedbiomed.node.datasets import DatasetRegistry

@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fedbiomed.cli.node_folder import Subparsers, add_command, add_group, database, settings
+from fedbiomed.cli.commands import Subparsers, add_group
+from fedbiomed.cli.node_folder import add_command, database, settings
 from fedbiomed.cli.node_output import printable, show_json, show_table
 from fedbiomed.node.approval import PlanRegistry, listing
 

@@ -6,29 +6,22 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from fedbiomed.cli.commands import Subparsers, add_command, add_group
 from fedbiomed.common import config
 from fedbiomed.common.config import ResearcherConfig
 from fedbiomed.common.exceptions import FedbiomedConfigError
 
-Subparsers = argparse._SubParsersAction
 DEFAULT_FOLDER = Path("fbm-researcher")
 
 
 def add_parser(subparsers: "Subparsers[Any]") -> None:
     """Add the commands to the command line."""
-    parser = subparsers.add_parser("researcher", help="make a researcher's folder", description="Make a researcher's folder.")
-    below: Subparsers[Any] = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    create = below.add_parser(
-        "create",
-        help="make the folder with its settings; needs no network",
-        description="Make the folder with its settings; needs no network. Without it a notebook makes one for a network on this machine.",
-        epilog="example:\n  fedbiomed researcher create --broker broker.example.org:1883 --repository https://files.example.org",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    create.add_argument("--dir", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help="the folder (default: fbm-researcher here)")
+    below = add_group(subparsers, "researcher", "make a researcher's folder")
+    about = "make the folder with its settings; needs no network. Without it a notebook makes one for a network on this machine"
+    example = "researcher create --broker broker.example.org:1883 --repository https://files.example.org"
+    create = add_command(below, "create", about, example, _create, component="researcher", folder=DEFAULT_FOLDER)
     create.add_argument("--broker", metavar="HOST:PORT", help="the MQTT broker (default localhost:1883)")
     create.add_argument("--repository", metavar="URL", help="the repository (default http://localhost:8844)")
-    create.set_defaults(run=_create)
 
 
 def _create(args: argparse.Namespace) -> int:
