@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from fedbiomed.cli.findings import Finding, found_by, report
 from fedbiomed.cli.commands import Subparsers
+from fedbiomed.cli.findings import Finding, found_by, report
 from fedbiomed.cli.node_folder import add_command, settings
 from fedbiomed.common.config import NodeConfig
 from fedbiomed.common.constants import TrainingPlanApprovalStatus
