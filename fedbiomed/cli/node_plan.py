@@ -8,7 +8,7 @@ from typing import Any
 from fedbiomed.cli.commands import Subparsers, add_group
 from fedbiomed.cli.node_folder import add_command, database, settings
 from fedbiomed.cli.node_output import printable, show_json, show_table
-from fedbiomed.node.approval import PlanRegistry, listing
+from fedbiomed.node.approval import PlanRegistry, listing, plan_registry
 
 _COLUMNS = (
     *("training_plan_id", "training_plan_status", "training_plan_type", "name", "researcher_id"),
@@ -104,7 +104,7 @@ def _delete(args: argparse.Namespace) -> int:
 
 def _with_plans(args: argparse.Namespace, act: Callable[[PlanRegistry], Any]) -> Any:
     with database(args) as store:
-        return act(PlanRegistry(store, approval_required=settings(args).plan_approval))
+        return act(plan_registry(settings(args), store))
 
 
 def _show(args: argparse.Namespace, row: Mapping[str, Any]) -> int:

@@ -147,7 +147,7 @@ def test_a_variable_names_the_file(site: Path) -> None:
     assert by_name == by_path
     assert (by_name.id, by_name.root) == ("node_two", site / "config_two")  # beside the other node's, not among its files
     assert config.load(NodeConfig, Path("x"), {"CONFIG_FILE": str(site / "etc" / "config_node.ini")}).root == site
-    with pytest.raises(FedbiomedConfigError, match="config_three.ini does not exist; the variable CONFIG_FILE names it"):
+    with pytest.raises(FedbiomedConfigError, match=r"config_three\.ini does not exist; the variable CONFIG_FILE names it"):
         config.load(NodeConfig, site, {"CONFIG_FILE": "config_three.ini"})
     with pytest.raises(FedbiomedConfigError, match="is the file of a 'NODE'"):
         open_config(site, env={"CONFIG_FILE": "config_two.ini"})

@@ -214,15 +214,16 @@ def test_plans_are_registered_shown_decided_and_deleted(site: Path, tmp_path: Pa
     assert "writes files" in told("plan", "list", "--dir", site)
     assert told("plan", "approve", plan_id, "--dir", site) == f"{plan_id} Approved"
     assert node("plan", "view", plan_id, "--dir", site).stdout == PLAN
-    file.write_text(PLAN.replace("1", "2"))
-    second = told_json("plan", "register", file, "--dir", site)
-    assert second["name"] == "plan"
+    other = tmp_path / "other.py"
+    other.write_text(PLAN.replace("1", "2"))
+    second = told_json("plan", "register", other, "--dir", site)
+    assert second["name"] == "other"
     assert "-        return 1\n+        return 2" in told("plan", "diff", second["training_plan_id"], "--dir", site)
     file.write_text(PLAN.replace("1", "3"))
     assert told("plan", "update", plan_id, file, "--dir", site) == f"{plan_id} Approved"
     assert "return 3" in told("plan", "view", plan_id, "--dir", site)
     assert told("plan", "delete", plan_id, "--dir", site) == f"deleted {plan_id}"
-    assert [row["name"] for row in told_json("plan", "list", "--dir", site)] == ["plan"]
+    assert [row["name"] for row in told_json("plan", "list", "--dir", site)] == ["other"]
 
 
 def test_a_wrong_plan_is_refused_and_changes_nothing(site: Path, tmp_path: Path) -> None:
