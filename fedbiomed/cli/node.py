@@ -13,7 +13,7 @@ from typing import Any
 
 from fedbiomed.cli import node_dataset, node_doctor, node_plan
 from fedbiomed.cli.commands import Subparsers, add_group
-from fedbiomed.cli.node_folder import add_command, database, settings
+from fedbiomed.cli.node_folder import add_command, database, made, opened, settings
 from fedbiomed.cli.node_output import printable, show_json, show_table
 from fedbiomed.common import config
 from fedbiomed.common.config import NodeConfig
@@ -54,16 +54,16 @@ def _add_create(group: "Subparsers[Any]") -> None:
 
 
 def _create(args: argparse.Namespace) -> int:
-    made = _new_settings(args)
+    new = _new_settings(args)
     try:
-        config.save(made)
+        config.save(new)
     except OSError as error:
         raise FedbiomedConfigError(f"cannot make the folder {args.dir}: {error.strerror or error}; name another with --dir") from error
-    NodeStore(made.database).close()
+    NodeStore(new.database).close()
     if args.json:
-        show_json(_described(made))
+        show_json(_described(new))
     else:
-        print(f"created node={made.id} dir={made.root}")
+        print(f"created node={new.id} dir={new.root}")
     return 0
 
 
@@ -88,6 +88,7 @@ def _start(args: argparse.Namespace) -> int:
         if not _GPU.fullmatch(args.gpu):
             raise FedbiomedUserInputError(f"--gpu is auto, none or the number of a device, not {args.gpu!r:.80}")
         told = dataclasses.replace(told, gpu=args.gpu)
+    made(told.log)
     _log_to(told.log / "node.log")
     from fedbiomed.node.daemon import run  # late: it loads the MQTT and HTTP libraries, which no other command of a node needs
 
@@ -108,7 +109,7 @@ def _log_to(path: Path) -> None:
 
 def _status(args: argparse.Namespace) -> int:
     told = settings(args)
-    with database(args) as store:
+    with opened(told) as store:
         facts = {**_described(told), "running": is_running(told.var), **counts(store)}
     if args.json:
         show_json(facts)

@@ -10,6 +10,7 @@ from fedbiomed.cli import commands
 from fedbiomed.cli.commands import Subparsers
 from fedbiomed.common import config
 from fedbiomed.common.config import NodeConfig
+from fedbiomed.common.exceptions import FedbiomedConfigError
 from fedbiomed.node.store import NodeStore
 
 FOLDER = Path("fbm-node")
@@ -34,5 +35,25 @@ def settings(args: argparse.Namespace) -> NodeConfig:
 @contextlib.contextmanager
 def database(args: argparse.Namespace) -> Iterator[NodeStore]:
     """The database of the node in `--dir`; the daemon may run meanwhile."""
-    with NodeStore(settings(args).database) as store:
+    with opened(settings(args)) as store:
         yield store
+
+
+@contextlib.contextmanager
+def opened(told: NodeConfig) -> Iterator[NodeStore]:
+    """The same, of a node whose settings are known."""
+    made(told.var)
+    with NodeStore(told.database) as store:
+        yield store
+
+
+def made(folder: Path) -> None:
+    """Make a folder of a node whose settings an earlier release wrote, and which has none of ours yet.
+
+    Raises:
+        FedbiomedConfigError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FedbiomedConfigError(f"cannot make the folder {folder}: {error.strerror or error}") from error
