@@ -33,6 +33,7 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
     node_plan.add_parser(group)
     start = add_command(group, "start", "run the node until Ctrl-C or SIGTERM; prints `ready node=ID`", "node start --dir site-a", _start)
     start.add_argument("--gpu", metavar="auto|none|N", help="auto: where the researcher asks and one is there; N: that device")
+    start.add_argument("--gpu-only", action="store_true", help="use one, if it is there, also where the researcher does not ask")
     add_command(group, "status", "show the node's settings and what it holds", "node status --dir site-a --json", _status, has_json=True)
     add_command(group, "jobs", "list training orders and how far they are", "node jobs --dir site-a --json", _jobs, has_json=True)
     node_doctor.add_parser(group)
@@ -87,7 +88,9 @@ def _start(args: argparse.Namespace) -> int:
     if args.gpu is not None:
         if not _GPU.fullmatch(args.gpu):
             raise FedbiomedUserInputError(f"--gpu is auto, none or the number of a device, not {args.gpu!r:.80}")
-        told = dataclasses.replace(told, gpu=args.gpu)
+        told = dataclasses.replace(told, gpu=args.gpu, gpu_only=told.gpu_only and args.gpu != "none")
+    if args.gpu_only:
+        told = dataclasses.replace(told, gpu_only=True)
     made(told.log)
     _log_to(told.log / "node.log")
     from fedbiomed.node.daemon import run  # late: it loads the MQTT and HTTP libraries, which no other command of a node needs

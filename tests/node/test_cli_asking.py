@@ -25,7 +25,7 @@ def test_a_dataset_is_added_and_removed_by_answers(site: Path, tmp_path: Path) -
     answers = ["nine", "1", "patients.csv", "Patients", "heart, 2024", "seen in spring"]
     session = at_terminal(["node", "dataset", "add", "--dir", site], answers, cwd=tmp_path)
     assert session.returncode == 0, session.screen
-    assert "  1) csv\n" in session.screen
+    assert "  1)  csv\n" in session.screen
     assert "nine is no number from 1 to" in session.screen
     (row,) = told_json("dataset", "list", "--dir", site)
     assert (row["name"], row["data_type"], row["tags"], row["description"]) == ("Patients", "csv", ["heart", "2024"], "seen in spring")
