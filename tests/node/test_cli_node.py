@@ -3,7 +3,6 @@
 import fcntl
 import json
 import re
-import socket
 import sqlite3
 import tomllib
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 from fedbiomed.cli.main import main
 from fedbiomed.cli.node_output import printable
+from tests.conftest import Addresses
 from tests.support.node_cli import node, refused, told, told_json
 
 PLAN = "class Plan(TorchTrainingPlan):\n    def training_step(self, data, target):\n        return 1\n"
@@ -285,17 +285,25 @@ def test_the_doctor_names_what_is_wrong(site: Path, table: Path) -> None:
     answer = node("doctor", "--dir", site, "--json", MQTT_BROKER="127.0.0.1", MQTT_BROKER_PORT="1", UPLOADS_URL="http://127.0.0.1:1")
     found = {finding["check"]: finding["ok"] for finding in json.loads(answer.stdout)}
     assert answer.returncode == 1
-    assert {check for check, ok in found.items() if not ok} == {"datasets", "broker", "repository"}
-    assert set(found) >= {"folder", "disk", "database", "plans", "libraries"}
-    assert answer.stderr == f"fedbiomed: 3 of {len(found)} checks failed: datasets, broker, repository\n"
+    assert [check for check, ok in found.items() if not ok] == ["datasets", "broker", "login", "repository", "clock"]
+    assert set(found) >= {"folder", "disk", "database", "plans", "libraries", "torch"}
+    assert answer.stderr == f"fedbiomed: 5 of {len(found)} checks failed: datasets, broker, login, repository, clock\n"
 
 
-def test_the_doctor_is_content_with_a_healthy_node(site: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening:  # takes connections, as broker and repository would
-        port = str(listening.getsockname()[1])
-        where = {"MQTT_BROKER": "127.0.0.1", "MQTT_BROKER_PORT": port, "UPLOADS_URL": f"http://127.0.0.1:{port}"}
-        lines = told("doctor", "--dir", site, **where).splitlines()
-    assert len(lines) == 8
+def test_the_doctor_makes_no_database(site: Path) -> None:
+    for file in (site / "var").glob("node.sqlite*"):
+        file.unlink()
+    answer = node("doctor", "--dir", site, "--json", MQTT_BROKER="127.0.0.1", MQTT_BROKER_PORT="1", UPLOADS_URL="http://127.0.0.1:1")
+    found = {finding["check"]: finding for finding in json.loads(answer.stdout)}
+    assert not found["database"]["ok"]
+    assert "restore it from a backup" in found["database"]["remedy"]
+    assert list((site / "var").iterdir()) == []
+
+
+def test_the_doctor_is_content_with_a_healthy_node(site: Path, network: Addresses) -> None:
+    host, port = network.mqtt_address
+    lines = told("doctor", "--dir", site, MQTT_BROKER=host, MQTT_BROKER_PORT=str(port), UPLOADS_URL=network.http_url).splitlines()
+    assert len(lines) == 11
     assert all(line.startswith("ok ") for line in lines)
 
 
