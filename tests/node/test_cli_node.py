@@ -12,6 +12,7 @@ import pytest
 from fedbiomed.cli.main import main
 from fedbiomed.cli.node_output import printable
 from tests.conftest import Addresses
+from tests.ground.test_config_ini import NODE, written
 from tests.support.node_cli import node, refused, told, told_json
 
 PLAN = "class Plan(TorchTrainingPlan):\n    def training_step(self, data, target):\n        return 1\n"
@@ -105,6 +106,18 @@ def test_create_refuses_wrong_settings(tmp_path: Path, arguments: tuple[str, ...
 def test_create_refuses_a_place_where_no_folder_can_be(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert "cannot make the folder" in refused("create", "--dir", tmp_path / "file" / "site")
+
+
+def test_a_folder_of_an_earlier_release_is_a_node(tmp_path: Path) -> None:
+    written(tmp_path, NODE, "config_node.ini")
+    answer = node("status", "--dir", tmp_path, "--json")
+    facts = json.loads(answer.stdout)
+    assert (facts["id"], facts["broker"], facts["dir"]) == ("node_of_old", "mq.example.org:1884", str(tmp_path))
+    assert answer.stderr.count("not used by this release") == len(answer.stderr.splitlines()) == 1
+    (tmp_path / "plan.py").write_text(PLAN)
+    plan = json.loads(node("plan", "register", tmp_path / "plan.py", "--dir", tmp_path, "--json").stdout)
+    assert plan["algorithm"] == "SHA3_256"
+    assert "holds a component already" in refused("create", "--dir", tmp_path)
 
 
 def test_commands_without_a_node_say_to_create_one(tmp_path: Path) -> None:
