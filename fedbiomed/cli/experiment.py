@@ -3,11 +3,13 @@
 import argparse
 import math
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fedbiomed.cli.commands import Subparsers, add_command, add_group
 from fedbiomed.cli.node_output import printable, show_json, show_table
-from fedbiomed.cli.researcher import DEFAULT_FOLDER, Subparsers
+from fedbiomed.cli.researcher import DEFAULT_FOLDER
 from fedbiomed.common import config
 from fedbiomed.common.config import ResearcherConfig
 from fedbiomed.common.exceptions import FedbiomedBreakpointError, FedbiomedError, FedbiomedUserInputError
@@ -18,33 +20,14 @@ _UNKNOWN = {"round_current": None, "round_limit": None, "tags": None, "training_
 
 def add_parser(subparsers: "Subparsers[Any]") -> None:
     """Add the commands to the command line."""
-    parser = subparsers.add_parser("experiment", help="list, show and resume experiments", description="List, show and resume experiments.")
-    below: Subparsers[Any] = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    _add_command(below, "list", "list experiments and how far they are", "experiment list --json", _list)
-    show = _add_command(below, "show", "show where an experiment stands", "experiment show Experiment_0003", _show)
-    resume = _add_command(
-        below, "resume", "go on from a breakpoint", "experiment resume Experiment_0003 --rounds 5", _resume, has_json=False
-    )
+    below = add_group(subparsers, "experiment", "list, show and resume experiments")
+    add = partial(add_command, below, component="researcher")
+    add("list", "list experiments and how far they are", "experiment list --json", _list, has_json=True)
+    show = add("show", "show where an experiment stands", "experiment show Experiment_0003", _show, has_json=True)
+    resume = add("resume", "go on from a breakpoint", "experiment resume Experiment_0003 --rounds 5", _resume)
     for command in (show, resume):
         command.add_argument("folder", metavar="FOLDER", help="a breakpoint's folder, an experiment's folder, or an experiment's name")
     resume.add_argument("--rounds", type=int, metavar="N", help="how many rounds, past the round limit too (default: up to the limit)")
-
-
-def _add_command(
-    subparsers: "Subparsers[Any]", name: str, about: str, example: str, run: Any, *, has_json: bool = True
-) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        name,
-        help=about,
-        description=f"{about[0].upper()}{about[1:]}.",
-        epilog=f"example:\n  fedbiomed {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--dir", type=Path, metavar="DIR", help="the researcher's folder (default: fbm-researcher here)")
-    if has_json:
-        parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(run=run)
-    return parser
 
 
 def _list(args: argparse.Namespace) -> int:

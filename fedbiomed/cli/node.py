@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from fedbiomed.cli import node_dataset, node_doctor, node_plan
-from fedbiomed.cli.node_folder import Subparsers, add_command, add_group, database, settings
+from fedbiomed.cli.commands import Subparsers, add_group
+from fedbiomed.cli.node_folder import add_command, database, made, opened, settings
 from fedbiomed.cli.node_output import printable, show_json, show_table
 from fedbiomed.common import config
 from fedbiomed.common.config import NodeConfig
@@ -32,6 +33,7 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
     node_plan.add_parser(group)
     start = add_command(group, "start", "run the node until Ctrl-C or SIGTERM; prints `ready node=ID`", "node start --dir site-a", _start)
     start.add_argument("--gpu", metavar="auto|none|N", help="auto: where the researcher asks and one is there; N: that device")
+    start.add_argument("--gpu-only", action="store_true", help="use one, if it is there, also where the researcher does not ask")
     add_command(group, "status", "show the node's settings and what it holds", "node status --dir site-a --json", _status, has_json=True)
     add_command(group, "jobs", "list training orders and how far they are", "node jobs --dir site-a --json", _jobs, has_json=True)
     node_doctor.add_parser(group)
@@ -53,16 +55,16 @@ def _add_create(group: "Subparsers[Any]") -> None:
 
 
 def _create(args: argparse.Namespace) -> int:
-    made = _new_settings(args)
+    new = _new_settings(args)
     try:
-        config.save(made)
+        config.save(new)
     except OSError as error:
         raise FedbiomedConfigError(f"cannot make the folder {args.dir}: {error.strerror or error}; name another with --dir") from error
-    NodeStore(made.database).close()
+    NodeStore(new.database).close()
     if args.json:
-        show_json(_described(made))
+        show_json(_described(new))
     else:
-        print(f"created node={made.id} dir={made.root}")
+        print(f"created node={new.id} dir={new.root}")
     return 0
 
 
@@ -86,7 +88,10 @@ def _start(args: argparse.Namespace) -> int:
     if args.gpu is not None:
         if not _GPU.fullmatch(args.gpu):
             raise FedbiomedUserInputError(f"--gpu is auto, none or the number of a device, not {args.gpu!r:.80}")
-        told = dataclasses.replace(told, gpu=args.gpu)
+        told = dataclasses.replace(told, gpu=args.gpu, gpu_only=told.gpu_only and args.gpu != "none")
+    if args.gpu_only:
+        told = dataclasses.replace(told, gpu_only=True)
+    made(told.log)
     _log_to(told.log / "node.log")
     from fedbiomed.node.daemon import run  # late: it loads the MQTT and HTTP libraries, which no other command of a node needs
 
@@ -107,7 +112,7 @@ def _log_to(path: Path) -> None:
 
 def _status(args: argparse.Namespace) -> int:
     told = settings(args)
-    with database(args) as store:
+    with opened(told) as store:
         facts = {**_described(told), "running": is_running(told.var), **counts(store)}
     if args.json:
         show_json(facts)

@@ -4,12 +4,16 @@ import argparse
 import json
 import os
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fedbiomed.cli.node_folder import Subparsers, add_command, add_group, database
+from fedbiomed.cli.asking import add_yes, chosen, needed, needed_path, optional, require_consent
+from fedbiomed.cli.commands import Subparsers, add_group
+from fedbiomed.cli.node_folder import add_command, database
 from fedbiomed.cli.node_output import show_json, show_table
+from fedbiomed.common.data.datasets.dataset_type import type_names
 from fedbiomed.common.exceptions import FedbiomedUserInputError
 from fedbiomed.node.datasets import DatasetRegistry
 
@@ -37,7 +41,11 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
     add.add_argument("--from-json", type=Path, metavar="FILE", help="take all of this from a file")
     add_command(group, "list", "list datasets", "node dataset list --dir site-a --json", _list, has_json=True)
     remove = add_command(group, "remove", "forget a dataset; the data stays", "node dataset remove dataset_1b0e... --dir site-a", _remove)
-    remove.add_argument("dataset_id", metavar="ID", help="as `list` shows it")
+    which = remove.add_mutually_exclusive_group()
+    which.add_argument("dataset_id", metavar="ID", nargs="?", help="as `list` shows it; without it you are shown a list and asked")
+    which.add_argument("--tags", metavar="A,B", help="those that bear exactly these tags")
+    which.add_argument("--all", action="store_true", help="every one")
+    add_yes(remove)
 
 
 def _add(args: argparse.Namespace) -> int:
@@ -65,21 +73,52 @@ def _list(args: argparse.Namespace) -> int:
 
 def _remove(args: argparse.Namespace) -> int:
     with database(args) as store:
-        DatasetRegistry(store).remove(args.dataset_id)
-    print(f"removed {args.dataset_id}")
+        datasets = DatasetRegistry(store)
+        going = _going(args, datasets)
+        if going:
+            names = ", ".join(f"{row['name']} ({row['dataset_id']})" for row in going)
+            require_consent(args, f"Forget {names}? The data stays where it is.")
+        for row in going:
+            datasets.remove(row["dataset_id"])
+            print(f"removed {row['dataset_id']}")
+    if not going:
+        print("no datasets; nothing to remove")
     return 0
 
 
+def _going(args: argparse.Namespace, datasets: DatasetRegistry) -> list[Mapping[str, Any]]:
+    """The datasets that were named, or the one that a person chooses."""
+    rows: list[Mapping[str, Any]] = [*datasets.all()]
+    if args.all:
+        return rows
+    if args.tags is not None:
+        tags = {tag.strip() for tag in args.tags.split(",")}
+        found = [row for row in rows if set(row["tags"]) == tags]
+        if not found:
+            raise FedbiomedUserInputError(f"this node has no dataset with exactly the tags {args.tags}; `fedbiomed node dataset list`")
+        return found
+    if args.dataset_id is None:
+        return [chosen(args, rows, ("name", "data_type", "path", "dataset_id"), "dataset", "ID")]
+    named = [row for row in rows if row["dataset_id"] == args.dataset_id]
+    if not named:
+        datasets.remove(args.dataset_id)  # says that there is none
+    return named
+
+
 def _from_options(args: argparse.Namespace) -> dict[str, Any]:
-    missing = [f"--{name}" for name in ("type", "path", "name", "tags") if getattr(args, name) is None]
-    if missing:
-        raise FedbiomedUserInputError(f"a dataset needs {', '.join(missing)} (or --from-json FILE with everything)")
+    missing = [name for name in ("type", "path", "name", "tags") if getattr(args, name) is None]
+    if missing and (args.json or not sys.stdin.isatty()):
+        options = ", ".join(f"--{name}" for name in missing)
+        raise FedbiomedUserInputError(f"a dataset needs {options} (or --from-json FILE with everything)")
+    if args.type is None:
+        rows = [{"type": name} for name in type_names()]
+        args.type = chosen(args, rows, ("type",), "type of dataset", "--type")["type"]
     return {
-        "name": args.name,
         "data_type": args.type,
-        "tags": args.tags.split(","),
-        "path": args.path,
-        "description": args.description or "",
+        "path": needed_path(args, "path", "File or folder", "--path"),
+        "name": needed(args, "name", "Name", "--name"),
+        "tags": needed(args, "tags", "Tags, separated by commas", "--tags").split(","),
+        "description": args.description or (optional(args, "Description") if missing else ""),
     }
 
 

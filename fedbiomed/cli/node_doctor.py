@@ -1,28 +1,30 @@
 """`fedbiomed node doctor`: what stands in the way of this node, and what to do about it."""
 
 import argparse
-import contextlib
-import importlib.util
-import shutil
-import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
+from fedbiomed.cli import hops
+from fedbiomed.cli.commands import Subparsers
 from fedbiomed.cli.findings import Finding, found_by, report
-from fedbiomed.cli.node_folder import Subparsers, add_command, settings
+from fedbiomed.cli.node_folder import add_command, settings
 from fedbiomed.common.config import NodeConfig
 from fedbiomed.common.constants import TrainingPlanApprovalStatus
 from fedbiomed.node.datasets import DatasetRegistry
 from fedbiomed.node.overview import counts, is_sound
 from fedbiomed.node.store import NodeStore
 
-_ANSWER_S = 3.0
-_FREE_BYTES = 1 << 30
 _LIBRARIES = ("torch", "sklearn", "pandas", "numpy", "paho", "requests", "msgpack")
+_REMEDIES = {
+    **hops.REMEDIES,
+    "folder": "let the user who runs the node own the folder: `chown -R USER DIR`",
+    "database": "restore it from a backup; or start the node, which makes an empty one, and register datasets and plans anew",
+    "datasets": "put the files back where they were, or `fedbiomed node dataset remove` and `add` them where they are",
+    "plans": "restore the database from a backup, or register the plans anew",
+}
 
 
 def add_parser(subparsers: "Subparsers[Any]") -> None:
@@ -36,41 +38,36 @@ def _doctor(args: argparse.Namespace) -> int:
 
 
 def examine(config: NodeConfig) -> Iterator[Finding]:
-    """Look at everything a node needs; changes nothing."""
+    """Look at everything a node needs; registers and removes nothing."""
     checks: tuple[tuple[str, Callable[[NodeConfig], str]], ...] = (
         ("folder", _folder),
-        ("disk", _disk),
+        ("disk", lambda told: hops.disk(told.root)),
         ("database", _database),
         ("datasets", _datasets),
         ("plans", _plans),
-        ("libraries", _libraries),
-        ("broker", _broker),
-        ("repository", _repository),
+        ("libraries", lambda _told: hops.libraries(_LIBRARIES)),
+        ("torch", lambda told: hops.torch_works(told.gpu)),
+        ("broker", hops.broker),
+        ("login", hops.login),
+        ("repository", hops.repository),
+        ("clock", hops.clock),
     )
     for check, look in checks:
-        yield found_by(check, partial(look, config))
+        yield found_by(check, partial(look, config), _REMEDIES)
 
 
 def _folder(config: NodeConfig) -> str:
-    for folder in (config.var, config.log):
+    ours = [folder for folder in (config.var, config.log) if folder.is_dir()]  # none yet, where an earlier release wrote the settings
+    for folder in ours or [config.root]:
         with tempfile.TemporaryFile(dir=folder):
             pass
     return f"{config.root} can be written; the node is {config.id}"
 
 
-def _disk(config: NodeConfig) -> str:
-    free = shutil.disk_usage(config.root).free
-    if free < _FREE_BYTES:
-        raise OSError(f"{free >> 20} MiB are free on the disk of {config.root}, models need more: make room")
-    return f"{free >> 30} GiB are free"
-
-
 def _database(config: NodeConfig) -> str:
-    if not config.database.is_file():
-        raise OSError(f"{config.database} is gone: restore it from a backup, or register datasets and plans anew")
     with _store(config) as store:
         if not is_sound(store):
-            raise OSError(f"{config.database} is damaged: restore it from a backup, or remove it and register datasets and plans anew")
+            raise OSError(f"{config.database} is damaged")
         return f"sound, schema version {store.schema_version}"
 
 
@@ -79,7 +76,7 @@ def _datasets(config: NodeConfig) -> str:
         rows = DatasetRegistry(store).all()
     gone = [f"{row['name']} ({row['path']})" for row in rows if not Path(row["path"]).exists()]
     if gone:
-        raise OSError(f"{len(gone)} of {len(rows)} are not where they were registered: {', '.join(gone)}; put them back or remove them")
+        raise OSError(f"{len(gone)} of {len(rows)} are not where they were registered: {', '.join(gone)}")
     return f"{len(rows)} registered, all there" if rows else "none registered; researchers find nothing here (`fedbiomed node dataset add`)"
 
 
@@ -90,30 +87,7 @@ def _plans(config: NodeConfig) -> str:
     return f"{rule}; {pending} wait for your decision"
 
 
-def _libraries(config: NodeConfig) -> str:
-    missing = [name for name in _LIBRARIES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise OSError(f"not installed: {', '.join(missing)}; install fedbiomed anew")
-    return f"installed: {', '.join(_LIBRARIES)}"
-
-
-def _broker(config: NodeConfig) -> str:
-    return _reached(config.broker, config.broker_port, "`fedbiomed network start`, or set broker and broker_port")
-
-
-def _repository(config: NodeConfig) -> str:
-    parts = urlsplit(config.repository)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    return _reached(parts.hostname or "", port, "`fedbiomed network start`, or set repository")
-
-
-def _reached(host: str, port: int, advice: str) -> str:
-    try:
-        with contextlib.closing(socket.create_connection((host, port), timeout=_ANSWER_S)):
-            return f"{host}:{port} takes connections"
-    except OSError as error:
-        raise OSError(f"{host}:{port} cannot be reached: {error}; start it with {advice}") from error
-
-
 def _store(config: NodeConfig) -> NodeStore:
+    if not config.database.is_file():  # opening it would make an empty one
+        raise OSError(f"{config.database} is not there")
     return NodeStore(config.database)

@@ -6,44 +6,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from fedbiomed.cli import commands
+from fedbiomed.cli.commands import Subparsers
 from fedbiomed.common import config
 from fedbiomed.common.config import NodeConfig
+from fedbiomed.common.exceptions import FedbiomedConfigError
 from fedbiomed.node.store import NodeStore
 
-Subparsers = argparse._SubParsersAction
+FOLDER = Path("fbm-node")
 
 
 def add_command(
     subparsers: "Subparsers[Any]", name: str, about: str, example: str, run: Callable[[argparse.Namespace], int], *, has_json: bool = False
 ) -> argparse.ArgumentParser:
-    """Add a command with `--dir` and, where it lists, `--json`.
-
-    Args:
-        subparsers: where to.
-        name, about: the command, and what it does.
-        example: shown by `--help`, without the program's name.
-        run: takes the parsed arguments and returns the exit code.
-        has_json: whether `--json` makes sense.
-    """
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        name,
-        help=about,
-        description=f"{about[0].upper()}{about[1:]}.",
-        epilog=f"example:\n  fedbiomed {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--dir", type=Path, default=Path("fbm-node"), metavar="DIR", help="the node's folder (default: fbm-node here)")
-    if has_json:
-        parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(run=run)
-    return parser
-
-
-def add_group(subparsers: "Subparsers[Any]", name: str, about: str) -> "Subparsers[Any]":
-    """Add a command that only has commands below it."""
-    parser = subparsers.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.")
-    below: Subparsers[Any] = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    return below
+    """Add a command of the node; see `commands.add_command`."""
+    return commands.add_command(subparsers, name, about, example, run, component="node", folder=FOLDER, has_json=has_json)
 
 
 def settings(args: argparse.Namespace) -> NodeConfig:
@@ -58,5 +35,25 @@ def settings(args: argparse.Namespace) -> NodeConfig:
 @contextlib.contextmanager
 def database(args: argparse.Namespace) -> Iterator[NodeStore]:
     """The database of the node in `--dir`; the daemon may run meanwhile."""
-    with NodeStore(settings(args).database) as store:
+    with opened(settings(args)) as store:
         yield store
+
+
+@contextlib.contextmanager
+def opened(told: NodeConfig) -> Iterator[NodeStore]:
+    """The same, of a node whose settings are known."""
+    made(told.var)
+    with NodeStore(told.database) as store:
+        yield store
+
+
+def made(folder: Path) -> None:
+    """Make a folder of a node whose settings an earlier release wrote, and which has none of ours yet.
+
+    Raises:
+        FedbiomedConfigError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FedbiomedConfigError(f"cannot make the folder {folder}: {error.strerror or error}") from error

@@ -1,6 +1,7 @@
 """Settings of a component: read once, checked, then handed down. All defaults stand here.
 
-A component's folder holds `etc/config.toml`, `var/` and `log/`. Environment variables win over the file.
+A component's folder holds `etc/config.toml`, `var/` and `log/`. Environment variables win over the file. Where a folder has an INI file of
+earlier releases instead, or the variable `CONFIG_FILE` names one, that is read (see `config_ini`).
 """
 
 import dataclasses
@@ -16,11 +17,13 @@ from urllib.parse import urlsplit
 
 import tomli_w
 
-from fedbiomed.common.constants import ID_PATTERN
+from fedbiomed.common.config_ini import INI_FILES, parse_bool, read_ini
+from fedbiomed.common.constants import ID_PATTERN, ComponentType, HashingAlgorithms
 from fedbiomed.common.exceptions import FedbiomedConfigError
 from fedbiomed.common.files import write_whole
 
 CONFIG_FILE = Path("etc") / "config.toml"
+FILE_VARIABLE = "CONFIG_FILE"
 Config = TypeVar("Config", bound="ComponentConfig")
 
 
@@ -86,20 +89,35 @@ class NodeConfig(ComponentConfig):
 
     Args:
         plan_approval: run only plans that the operator approved.
+        allow_default_training_plans: where approval is on, count the plans that came with the release as approved.
+        hashing_algorithm: of the plans' sources, a `HashingAlgorithms`.
         minimum_samples: refuse to train on fewer rows than this.
         worker_memory_mb: what the training process may allocate; 0: three quarters of the machine's memory.
         worker_time_limit_s: how long one order may train.
         gpu: `auto` uses one where the researcher asks and one is there, `none` never, a number is that device.
+        gpu_only: use a GPU, if one is there, also where the researcher does not ask.
         secure_aggregation, force_secure_aggregation: whether the node can, and whether it trains only with it.
     """
 
     plan_approval: bool = True
+    allow_default_training_plans: bool = True
+    hashing_algorithm: str = HashingAlgorithms.SHA256.value
     minimum_samples: int = 0
     worker_memory_mb: int = 0
     worker_time_limit_s: float = 3600.0
     gpu: str = "auto"
+    gpu_only: bool = False
     secure_aggregation: bool = True
     force_secure_aggregation: bool = False
+
+    def __post_init__(self) -> None:
+        super(NodeConfig, self).__post_init__()  # spelled out: a dataclass with slots is a new class, which a bare super() does not know
+        if self.hashing_algorithm not in tuple(HashingAlgorithms):
+            raise FedbiomedConfigError(
+                f"hashing_algorithm = {self.hashing_algorithm!r:.40} is none of {', '.join(HashingAlgorithms)}; choose one of them"
+            )
+        if self.gpu_only and self.gpu == "none":
+            raise FedbiomedConfigError("gpu_only goes with gpu = 'auto' or the number of a device, not with 'none'")
 
     @property
     def database(self) -> Path:
@@ -139,14 +157,23 @@ _ENV = {
     "FBM_FEDERATION": "federation",
 }
 _ENV_OF = {
-    NodeConfig: {**_ENV, "NODE_ID": "id", "ENABLE_TRAINING_PLAN_APPROVAL": "plan_approval"},
+    NodeConfig: {
+        **_ENV,
+        "NODE_ID": "id",
+        "ENABLE_TRAINING_PLAN_APPROVAL": "plan_approval",
+        "ALLOW_DEFAULT_TRAINING_PLANS": "allow_default_training_plans",
+        "SECURE_AGGREGATION": "secure_aggregation",
+        "FORCE_SECURE_AGGREGATION": "force_secure_aggregation",
+    },
     ResearcherConfig: {**_ENV, "RESEARCHER_ID": "id"},
 }
+_COMPONENT_OF = {NodeConfig: ComponentType.NODE, ResearcherConfig: ComponentType.RESEARCHER}
+_USUAL_FILES = frozenset({CONFIG_FILE.name, *INI_FILES.values()})
 
 
 def exists(root: Path) -> bool:
-    """Whether a component was created in this folder."""
-    return (root / CONFIG_FILE).is_file()
+    """Whether a component was created in this folder, by this release or an earlier one."""
+    return any((root / CONFIG_FILE.parent / name).is_file() for name in _USUAL_FILES)
 
 
 def load(config_type: type[Config], root: Path, env: Mapping[str, str] = os.environ) -> Config:
@@ -155,20 +182,46 @@ def load(config_type: type[Config], root: Path, env: Mapping[str, str] = os.envi
     Args:
         config_type: `NodeConfig` or `ResearcherConfig`.
         root: the component's folder.
-        env: `MQTT_BROKER`, `MQTT_BROKER_PORT`, `UPLOADS_URL` or `UPLOADS_IP`, `FBM_FEDERATION`, `NODE_ID` or `RESEARCHER_ID`, and
-            `ENABLE_TRAINING_PLAN_APPROVAL` win over the file.
+        env: `MQTT_BROKER`, `MQTT_BROKER_PORT`, `UPLOADS_URL` or `UPLOADS_IP`, `FBM_FEDERATION`, `NODE_ID` or `RESEARCHER_ID`, and, of a
+            node, `ENABLE_TRAINING_PLAN_APPROVAL`, `ALLOW_DEFAULT_TRAINING_PLANS`, `SECURE_AGGREGATION` and `FORCE_SECURE_AGGREGATION`
+            win over the file; `CONFIG_FILE` names the file: absolute, or in the folder's `etc`.
 
     Raises:
         FedbiomedConfigError: no component there, or a setting is unknown or wrong: which one, what was found, what is allowed.
+        FedbiomedEnvironError, FedbiomedVersionError: an INI file lacks a key, or is of another version.
     """
-    path = root / CONFIG_FILE
+    path, folder = _place(config_type, root, env)
+    if not path.is_file():
+        named = "; the variable CONFIG_FILE names it" if env.get(FILE_VARIABLE) else ""
+        raise FedbiomedConfigError(f"no component in {root}: {path} does not exist{named}; create it first")
+    if path.suffix == ".ini":
+        return build(config_type, folder, read_ini(path, _COMPONENT_OF[config_type], _given(config_type, env)), env)
     try:
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise FedbiomedConfigError(f"no component in {root}: {path} does not exist; create it first") from error
     except (OSError, ValueError) as error:
         raise FedbiomedConfigError(f"cannot read {path}: {error}") from error
-    return build(config_type, root, settings, env)
+    return build(config_type, folder, settings, env)
+
+
+def _place(config_type: type[ComponentConfig], root: Path, env: Mapping[str, str]) -> tuple[Path, Path]:
+    """The file of settings, and the component's folder.
+
+    Earlier releases kept several components in one folder, told apart by their files. One that is not called as usual gets a folder of
+    its own, named like its file, for what it keeps.
+    """
+    named = env.get(FILE_VARIABLE)
+    if named:
+        path = root / CONFIG_FILE.parent / named
+        home = path.parent.parent if path.parent.name == CONFIG_FILE.parent.name else root
+        return path, home if path.name in _USUAL_FILES else home / path.stem
+    ini = root / CONFIG_FILE.parent / INI_FILES[_COMPONENT_OF[config_type]]
+    return (ini if ini.is_file() and not (root / CONFIG_FILE).is_file() else root / CONFIG_FILE), root
+
+
+def _given(config_type: type[ComponentConfig], env: Mapping[str, str]) -> frozenset[str]:
+    """The settings that the environment gives."""
+    found = {setting for variable, setting in _ENV_OF[config_type].items() if env.get(variable)}
+    return frozenset(found | ({"repository"} if env.get("UPLOADS_IP") else set()))
 
 
 def build(config_type: type[Config], root: Path, settings: Mapping[str, Any], env: Mapping[str, str]) -> Config:
@@ -222,7 +275,7 @@ def _checked(key: str, value: Any, kind: Any) -> Any:
 def _parsed(variable: str, text: str, kind: Any) -> Any:
     try:
         if kind is bool:
-            return text.strip().lower() in ("true", "1", "t")
+            return parse_bool(text)
         return kind(text)
     except ValueError as error:
         raise FedbiomedConfigError(f"environment variable {variable} must be {_spell(kind)}, not {text!r:.80}") from error

@@ -5,6 +5,7 @@ from enum import Enum, StrEnum
 
 PROTOCOL_VERSION = "1"
 BREAKPOINT_VERSION = "1"
+CONFIG_VERSION = "1"
 MAX_MESSAGE_BYTES = 64 * 1024
 ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
@@ -44,6 +45,19 @@ class TrainingPlanStatus(StrEnum):
     REQUESTED = "requested"
     REGISTERED = "registered"
     DEFAULT = "default"
+
+
+class HashingAlgorithms(StrEnum):
+    """How the source of a training plan is told from others; each value is a setting `hashing_algorithm`."""
+
+    SHA256 = "SHA256"
+    SHA384 = "SHA384"
+    SHA512 = "SHA512"
+    SHA3_256 = "SHA3_256"
+    SHA3_384 = "SHA3_384"
+    SHA3_512 = "SHA3_512"
+    BLAKE2B = "BLAKE2B"
+    BLAKE2S = "BLAKE2S"
 
 
 NOT_REGISTERED = "Not Registered"

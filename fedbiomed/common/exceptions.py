@@ -8,7 +8,7 @@
     ├── FedbiomedRepositoryError         the HTTP repository: not reachable, refused
     │   └── FileStoreError               one file could not be stored or fetched
     ├── FedbiomedConfigError             a setting is missing or wrong
-    │   └── FedbiomedEnvironError        ... asked for through `environ`
+    │   └── FedbiomedEnvironError        ... asked for through `environ`, or missing in an INI file
     ├── FedbiomedUserInputError          an argument is wrong: what, what was given, what is allowed
     ├── FedbiomedTypeError, FedbiomedValueError     the same, also a TypeError / ValueError
     ├── FedbiomedExperimentError         an experiment cannot do what was asked
@@ -58,7 +58,7 @@ class FedbiomedConfigError(FedbiomedError):
 
 
 class FedbiomedEnvironError(FedbiomedConfigError):
-    """A key asked of `environ` does not exist."""
+    """A key asked of `environ` does not exist, or an INI file lacks it."""
 
 
 class FedbiomedPluginError(FedbiomedError):

@@ -9,9 +9,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from fedbiomed.common.constants import NOT_REGISTERED, TrainingPlanApprovalStatus, TrainingPlanStatus
+from fedbiomed.common.config import NodeConfig
+from fedbiomed.common.constants import NOT_REGISTERED, HashingAlgorithms, TrainingPlanApprovalStatus, TrainingPlanStatus
 from fedbiomed.common.exceptions import FedbiomedTrainingPlanSecurityManagerError
-from fedbiomed.node.plan_source import ALGORITHM, GRAMMAR, MAX_SOURCE_BYTES, class_name, plan_diff, plan_hash, plan_text
+from fedbiomed.node.plan_source import GRAMMAR, MAX_SOURCE_BYTES, class_name, plan_diff, plan_hash, plan_text
 from fedbiomed.node.store import NodeStore
 
 _APPROVED, _REJECTED = TrainingPlanApprovalStatus.APPROVED, TrainingPlanApprovalStatus.REJECTED
@@ -45,26 +46,35 @@ class PlanRegistry:
     """The plans that this node knows, with their sources.
 
     A row is a dict of `name, description, hash, training_plan_path, training_plan_id, training_plan_type, training_plan_status,
-    algorithm, researcher_id, notes` and four dates as `dd-mm-YYYY HH:MM:SS.ffffff`. Name and source are unique. The path is a note of
-    where the operator's file lay: the source is kept in the database, so a file that changes later changes nothing here.
+    algorithm, researcher_id, notes` and four dates as `dd-mm-YYYY HH:MM:SS.ffffff`. Name, path and source are unique. The path is a note
+    of where the operator's file lay: the source is kept in the database, so a file that changes later changes nothing here.
 
     Args:
         store: the node's database; decisions made by other processes are seen at once.
         approval_required: False runs every plan but those that the operator rejected.
+        algorithm: of the hashes; those made by another one, or by another Python release, are made anew here.
         clock: seconds since 1970.
 
     All methods raise FedbiomedTrainingPlanSecurityManagerError (FB606) with what was asked, what was found and what to do.
     """
 
-    def __init__(self, store: NodeStore, *, approval_required: bool, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        store: NodeStore,
+        *,
+        approval_required: bool,
+        algorithm: str = HashingAlgorithms.SHA256,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._store = store
         self._clock = clock
+        self._algorithm = str(algorithm)
         self.approval_required = approval_required
-        _rehash(store)
+        _rehash(store, self._algorithm)
 
     def check(self, source: bytes) -> PlanDecision:
         """Look up what was decided about a source; raises when it is not Python at all."""
-        found = self._by("hash", plan_hash(source))
+        found = self._of_source(source)
         status, plan_id, notes = (NOT_REGISTERED, None, None) if found is None else (found[key] for key in _DECISION)
         msg = _advice(status, notes, is_approval_required=self.approval_required)
         return PlanDecision(status=status, training_plan_id=plan_id, msg=msg)
@@ -89,9 +99,9 @@ class PlanRegistry:
         Returns:
             The new row, `Pending`; or the row of the same source as it is, whatever was decided about it.
         """
-        digest = plan_hash(source)
+        digest = plan_hash(source, self._algorithm)
         with self._store.transaction() as connection:
-            known = self._by("hash", digest)
+            known = self._of_source(source)
             if known is not None:
                 return _row(known)
             waiting = connection.execute("SELECT count(*) FROM plans WHERE training_plan_status = ?", (_PENDING,)).fetchone()[0]
@@ -125,8 +135,9 @@ class PlanRegistry:
         if not wanted:
             raise FedbiomedTrainingPlanSecurityManagerError("FB606: the name of a training plan is empty; give one")
         with self._store.transaction():
-            self._refuse_known("hash", plan_hash(source))
-            self._refuse_known("name", wanted)
+            self._refuse_twin("source", self._of_source(source))
+            self._refuse_twin(f"name {wanted!r:.120}", self._by("name", wanted))
+            self._refuse_twin(f"path {path}", self._by("training_plan_path", str(path)))
             return self._insert(
                 source,
                 name=wanted,
@@ -150,16 +161,43 @@ class PlanRegistry:
     def update(self, training_plan_id: str, path: Path) -> dict[str, Any]:
         """Replace a plan's source by the operator's file; the decision about the plan stands."""
         source = _read(path)
-        digest, now = plan_hash(source), self._clock()
-        with self._store.transaction() as connection:
+        with self._store.transaction():
             _refuse_default(self._existing(training_plan_id), "updated")
-            self._refuse_known("hash", digest, but=training_plan_id)
-            connection.execute(
-                "UPDATE plans SET hash = ?, grammar = ?, class_name = ?, source = ?, training_plan_path = ?, date_modified = ?,"
-                " date_last_action = ? WHERE training_plan_id = ?",
-                (digest, GRAMMAR, class_name(source), source, str(path.absolute()), now, now, training_plan_id),
-            )
-            return self.get(training_plan_id)
+            self._refuse_twin("source", self._of_source(source), but=training_plan_id)
+            self._refuse_twin(f"path {path.absolute()}", self._by("training_plan_path", str(path.absolute())), but=training_plan_id)
+            return self._replace(training_plan_id, source, str(path.absolute()))
+
+    def ship(self, name: str, source: bytes) -> str:
+        """Take a plan that came with the release: approved by that, and replaced when a release brings another text.
+
+        What the operator decided about it before stands, also when the text is another one. A plan of the operator or a researcher that
+        has this source or name stands as well.
+
+        Returns:
+            What was done: `registered`, `updated`, `unchanged`, or `taken`: another plan has the source or the name.
+        """
+        with self._store.transaction():
+            named, known = self._by("name", name), self._of_source(source)
+            if any(row is not None and row["training_plan_type"] != TrainingPlanStatus.DEFAULT for row in (named, known)):
+                return "taken"
+            if named is None and known is None:
+                kind, status = TrainingPlanStatus.DEFAULT, _APPROVED
+                values = {"name": name, "description": "came with the release", "training_plan_type": kind, "training_plan_status": status}
+                self._insert(source, **values, researcher_id=None, training_plan_path=None)
+                return "registered"
+            if named is None or (known is not None and known["training_plan_id"] != named["training_plan_id"]):
+                return "taken"
+            if bytes(named["source"]) == source:
+                return "unchanged"
+            self._replace(named["training_plan_id"], source, None)
+            return "updated"
+
+    def withdraw_shipped(self) -> int:
+        """Forget the approved plans that came with the release; those that the operator rejected stay rejected. Returns how many."""
+        with self._store.transaction() as connection:
+            return connection.execute(
+                "DELETE FROM plans WHERE training_plan_type = ? AND training_plan_status != ?", (TrainingPlanStatus.DEFAULT, _REJECTED)
+            ).rowcount
 
     def delete(self, training_plan_id: str) -> dict[str, Any]:
         """Forget a plan: it is `Not Registered` then. Returns the row that was removed."""
@@ -210,8 +248,8 @@ class PlanRegistry:
         row = {
             **values,
             "training_plan_id": f"training_plan_{uuid.uuid4()}",
-            "hash": plan_hash(source),
-            "algorithm": ALGORITHM,
+            "hash": plan_hash(source, self._algorithm),
+            "algorithm": self._algorithm,
             "grammar": GRAMMAR,
             "class_name": class_name(source),
             "source": source,
@@ -220,6 +258,23 @@ class PlanRegistry:
         with self._store.transaction() as connection:
             connection.execute(f"INSERT INTO plans ({', '.join(row)}) VALUES ({', '.join('?' for _ in row)})", list(row.values()))
             return self.get(str(row["training_plan_id"]))
+
+    def _replace(self, training_plan_id: str, source: bytes, path: str | None) -> dict[str, Any]:
+        now, digest = self._clock(), plan_hash(source, self._algorithm)
+        with self._store.transaction() as connection:
+            connection.execute(
+                "UPDATE plans SET hash = ?, algorithm = ?, grammar = ?, class_name = ?, source = ?, training_plan_path = ?,"
+                " date_modified = ?, date_last_action = ? WHERE training_plan_id = ?",
+                (digest, self._algorithm, GRAMMAR, class_name(source), source, path, now, now, training_plan_id),
+            )
+            return self.get(training_plan_id)
+
+    def _of_source(self, source: bytes) -> Mapping[str, Any] | None:
+        """The plan of this source, by whatever algorithm its hash was made: another process may use another setting meanwhile."""
+        with self._store.transaction() as connection:
+            used = [row[0] for row in connection.execute("SELECT DISTINCT algorithm FROM plans")] or [self._algorithm]
+            found = (self._by("hash", plan_hash(source, algorithm)) for algorithm in used)
+            return next((row for row in found if row is not None), None)
 
     def _by(self, column: str, value: str) -> Mapping[str, Any] | None:
         with self._store.transaction() as connection:
@@ -234,14 +289,17 @@ class PlanRegistry:
             )
         return found
 
-    def _refuse_known(self, column: str, value: str, but: str | None = None) -> None:
-        known = self._by(column, value)
+    def _refuse_twin(self, what: str, known: Mapping[str, Any] | None, but: str | None = None) -> None:
         if known is not None and known["training_plan_id"] != but:
-            what = "source" if column == "hash" else f"name {value!r:.120}"
             raise FedbiomedTrainingPlanSecurityManagerError(
                 f"FB606: a training plan with this {what} is here already: {known['training_plan_id']} ({known['name']},"
                 f" {known['training_plan_status']}); approve, update or delete that one"
             )
+
+
+def plan_registry(config: NodeConfig, store: NodeStore) -> PlanRegistry:
+    """The plans of a node, by its settings."""
+    return PlanRegistry(store, approval_required=config.plan_approval, algorithm=config.hashing_algorithm)
 
 
 def listing(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -266,18 +324,18 @@ def _advice(status: str, notes: str | None, *, is_approval_required: bool) -> st
     return "the training plan is not registered on this node: ask for it with training_plan_approve, then let the operator approve it"
 
 
-def _rehash(store: NodeStore) -> None:
-    """Bring hashes up to date that were made under another Python release; the sources and decisions stay.
+def _rehash(store: NodeStore, algorithm: str) -> None:
+    """Bring hashes up to date that were made by another algorithm or under another Python release; the sources and decisions stay.
 
     A source that this release cannot read keeps its old hash, so it matches nothing.
     """
     with store.transaction() as connection:
-        rows = connection.execute("SELECT training_plan_id, source FROM plans WHERE grammar != ?", (GRAMMAR,)).fetchall()
-        for row in rows:
+        asked = "SELECT training_plan_id, source FROM plans WHERE grammar != ? OR algorithm != ?"
+        for row in connection.execute(asked, (GRAMMAR, algorithm)).fetchall():
             with contextlib.suppress(FedbiomedTrainingPlanSecurityManagerError):
                 connection.execute(
-                    "UPDATE OR IGNORE plans SET hash = ?, grammar = ? WHERE training_plan_id = ?",
-                    (plan_hash(bytes(row["source"])), GRAMMAR, row["training_plan_id"]),
+                    "UPDATE OR IGNORE plans SET hash = ?, algorithm = ?, grammar = ? WHERE training_plan_id = ?",
+                    (plan_hash(bytes(row["source"]), algorithm), algorithm, GRAMMAR, row["training_plan_id"]),
                 )
 
 

@@ -22,8 +22,9 @@ from fedbiomed.common.messages.message import Message, Request
 from fedbiomed.common.messages.presence import BootProbe, Hello
 from fedbiomed.common.messages.training import OrderAccepted, OrderCancelled, OrderGot, TrainRequest
 from fedbiomed.common.transport.transport import FileStore, MessageBus
-from fedbiomed.node.approval import PlanRegistry
+from fedbiomed.node.approval import plan_registry
 from fedbiomed.node.datasets import DatasetRegistry
+from fedbiomed.node.default_plans import take_shipped_plans
 from fedbiomed.node.handlers import Handlers
 from fedbiomed.node.heartbeat import Heartbeat
 from fedbiomed.node.order_runner import OrderRunner, OrderTools, failed_reply
@@ -58,7 +59,8 @@ class Node:
     def __init__(self, config: NodeConfig, bus: MessageBus, files: FileStore, store: NodeStore, *, worker: Worker, boot_id: str) -> None:
         self._config, self._bus, self._boot_id = config, bus, boot_id
         self._book, self._states = OrderBook(store), NodeStates(store)
-        datasets, plans = DatasetRegistry(store), PlanRegistry(store, approval_required=config.plan_approval)
+        datasets, plans = DatasetRegistry(store), plan_registry(config, store)
+        self._plans = plans
         self._heartbeat = Heartbeat(self._book, config.id, self._publish)
         self._runner = OrderRunner(
             OrderTools(
@@ -90,6 +92,8 @@ class Node:
 
     def start(self) -> None:
         """Go on with open orders, and hear new ones as soon as the bus is connected."""
+        if self._config.plan_approval:
+            take_shipped_plans(self._plans, are_allowed=self._config.allow_default_training_plans)
         self.tidy()
         for thread in self._threads:
             thread.start()

@@ -208,7 +208,7 @@ class OrderRunner:
             state_id=new_state_id() if request.training else None,
             result=str(folder / "result.mpk"),
             minimum_samples=config.minimum_samples,
-            node_args=_gpu_args(config.gpu),
+            node_args=_gpu_args(config.gpu, is_only=config.gpu_only),
         )
 
     def _source(self, ref: FileRef, path: Path) -> bytes:
@@ -331,7 +331,7 @@ def _require_file(path: Path) -> None:
         raise WorkerError("FB314: the training process left no result file")
 
 
-def _gpu_args(setting: str) -> dict[str, Any]:
-    """What a plan is told of GPUs by the node's setting: `auto`, `none` or the number of a device."""
+def _gpu_args(setting: str, *, is_only: bool) -> dict[str, Any]:
+    """What a plan is told of GPUs by the node's settings: `auto`, `none` or the number of a device, and whether it is used unasked."""
     number = int(setting) if setting.isdecimal() else None
-    return {"gpu": setting != "none", "gpu_num": number, "gpu_only": False}
+    return {"gpu": setting != "none", "gpu_num": number, "gpu_only": is_only}

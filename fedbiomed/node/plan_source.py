@@ -1,9 +1,9 @@
 """A training plan's source: what makes two of them the same, and what it looks like to a reader.
 
-Two sources are the same plan when Python reads the same syntax tree from them: comments, blank lines and white space between words
-do not count, everything else does, docstrings too (a program can read its own docstrings, and `training_data` could act on them).
-Comments could be read by a program as well, from its own file: therefore a node runs the bytes that its operator looked at, not the
-equal ones that came with an order (see `PlanRegistry.require_approved`).
+Two sources are the same plan when Python reads the same syntax tree from them, docstrings apart: comments, docstrings, blank lines and
+white space between words do not count, everything else does. A program can read its own docstrings, and comments from its own file, and
+act on them: therefore a node runs the bytes that its operator looked at, not the equal ones that came with an order (see
+`PlanRegistry.require_approved`).
 
 Only UTF-8 is read. Under another encoding, named in a file's first lines, the operator would see other text than Python does.
 """
@@ -17,25 +17,31 @@ import sys
 import tokenize
 from functools import lru_cache
 
+from fedbiomed.common.constants import HashingAlgorithms
 from fedbiomed.common.exceptions import FedbiomedTrainingPlanSecurityManagerError
 
 # A syntax tree takes up to a thousand times its text; plans of 250 lines have some 10 kB.
 MAX_SOURCE_BYTES = 256 << 10
-ALGORITHM = "SHA256"
 # The shape of syntax trees differs between Python releases, so a hash holds for one of them.
-GRAMMAR = f"ast {sys.version_info.major}.{sys.version_info.minor}"
+GRAMMAR = f"ast without docstrings {sys.version_info.major}.{sys.version_info.minor}"
 _TRIES = 5
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 _ENCODINGS = frozenset({"utf-8", "utf-8-sig"})
 
 
 @lru_cache(maxsize=32)  # asked at every order, and always of the same few plans
-def plan_hash(source: bytes) -> str:
-    """SHA-256 of the source's syntax tree, as 64 hex digits.
+def plan_hash(source: bytes, algorithm: str = HashingAlgorithms.SHA256) -> str:
+    """Hash of the source's syntax tree without docstrings, in hex digits.
+
+    Args:
+        source: the plan's file.
+        algorithm: a `HashingAlgorithms`.
 
     Raises:
         FedbiomedTrainingPlanSecurityManagerError: FB606: not Python, not UTF-8 or over 256 KiB.
     """
-    return hashlib.sha256(ast.dump(_tree(source)).encode("utf-8", "surrogatepass")).hexdigest()
+    tree = _without_docstrings(_tree(source))
+    return hashlib.new(algorithm.lower(), ast.dump(tree).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def class_name(source: bytes) -> str:
@@ -79,6 +85,13 @@ def _tree(source: bytes) -> ast.Module:
         raise FedbiomedTrainingPlanSecurityManagerError(
             f"FB606: the training plan is not Python {_version()}: {str(error) or 'too deeply nested'}"
         ) from error
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            del node.body[0]
+    return tree
 
 
 def _parsed(source: bytes) -> ast.Module:

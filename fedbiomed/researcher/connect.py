@@ -47,13 +47,13 @@ def open_config(root: Path | None = None, env: Mapping[str, str] = os.environ) -
 
     Args:
         root: the researcher's folder; None: what `FBM_RESEARCHER_DIR` names, else `fbm-researcher` in the working directory.
-        env: variables that win over the file, see `config.load`.
+        env: variables that win over the file or name it, see `config.load`.
 
     Raises:
         FedbiomedConfigError: a setting is unknown or wrong.
     """
     folder = (root or Path(env.get(FOLDER_VARIABLE) or DEFAULT_FOLDER)).absolute()
-    if not settings.exists(folder):
+    if not settings.exists(folder) and not env.get(settings.FILE_VARIABLE):
         settings.save(ResearcherConfig(root=folder, id=f"researcher_{uuid.uuid4()}"))
     return settings.load(ResearcherConfig, folder, env)
 

@@ -10,8 +10,10 @@ def test_all_hops_to_a_running_network(network):
     answer = command("doctor", "--broker", f"{host}:{port}", "--repository", network.http_url, "--json")
     findings = {finding["check"]: finding for finding in json.loads(answer.stdout)}
     assert answer.returncode == 0, answer.stdout
-    assert list(findings) == ["libraries", "disk", "broker", "repository", "clock"]
-    assert "delivers a message" in findings["broker"]["found"]
+    assert list(findings) == ["libraries", "torch", "disk", "broker", "login", "repository", "clock"]
+    assert "takes connections" in findings["broker"]["found"]
+    assert "delivers a message" in findings["login"]["found"]
+    assert {finding["remedy"] for finding in findings.values()} == {""}
     assert "gives it back" in findings["repository"]["found"]
 
 
@@ -19,8 +21,15 @@ def test_the_hops_that_fail_are_named(network):
     host, port = network.mqtt_address
     answer = command("doctor", "--broker", f"{host}:{port}", "--repository", f"http://{host}:1")
     assert answer.returncode == 1
-    assert "2 of 5 checks failed: repository, clock" in answer.stderr
-    assert "fedbiomed network start" in answer.stdout
+    assert "2 of 7 checks failed: repository, clock" in answer.stderr
+    assert "-> start it (`fedbiomed network start`" in answer.stdout
+
+
+def test_every_failure_has_a_remedy(tmp_path):
+    answer = command("doctor", "--broker", "127.0.0.1:1", "--repository", "http://127.0.0.1:1", "--json", cwd=tmp_path)
+    failed = {finding["check"]: finding["remedy"] for finding in json.loads(answer.stdout) if not finding["ok"]}
+    assert list(failed) == ["broker", "login", "repository", "clock"]
+    assert all(failed.values())
 
 
 def test_help_answers_for_every_command():

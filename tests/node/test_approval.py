@@ -47,10 +47,13 @@ def plans(store: NodeStore) -> PlanRegistry:
         PLAN.replace(b"\n", b"\r\n"),
         b"\xef\xbb\xbf" + PLAN,
         PLAN + b"\n\n",
+        PLAN.replace(b"A plan.", b"Another text."),
+        PLAN.replace(b'    """A plan."""\n', b""),
+        PLAN.replace(b"import torch", b"'A file.'\nimport torch").replace(b"        return", b"        'A step.'\n        return"),
     ],
-    ids=["blank lines", "comments", "spaces", "line ends", "byte order mark", "end"],
+    ids=["blank lines", "comments", "spaces", "line ends", "byte order mark", "end", "docstring", "no docstring", "more docstrings"],
 )
-def test_comments_and_white_space_do_not_count(plans: PlanRegistry, same: bytes) -> None:
+def test_comments_docstrings_and_white_space_do_not_count(plans: PlanRegistry, same: bytes) -> None:
     row = plans.register(PLAN)
     assert same != PLAN
     assert plans.check(same).training_plan_id == row["training_plan_id"]
@@ -61,12 +64,12 @@ def test_comments_and_white_space_do_not_count(plans: PlanRegistry, same: bytes)
     "other",
     [
         PLAN.replace(b"sum()", b"sun()"),
-        PLAN.replace(b"A plan.", b"A plan!"),
+        PLAN.replace(b"        return", b"        x = 'A plan.'\n        return"),
         PLAN.replace(b"Plan(", b"Plam("),
         PLAN.replace(b"import torch", b"import torch, os"),
         PLAN + b"x = 1\n",
     ],
-    ids=["name", "docstring", "class", "import", "more"],
+    ids=["name", "text", "class", "import", "more"],
 )
 def test_every_other_byte_counts(plans: PlanRegistry, other: bytes) -> None:
     plans.register(PLAN)
@@ -76,7 +79,10 @@ def test_every_other_byte_counts(plans: PlanRegistry, other: bytes) -> None:
 
 
 @given(st.integers(min_value=0, max_value=len(PLAN) - 1), st.integers(min_value=1, max_value=255))
-def test_a_changed_byte_is_refused_or_only_white_space_or_comment(position: int, change: int) -> None:
+def test_a_changed_byte_is_refused_or_only_white_space_comment_or_docstring(position: int, change: int) -> None:
+    first = PLAN.index(b'"""')
+    if first <= position < PLAN.index(b'"""', first + 3) + 3:
+        return
     edited = PLAN[:position] + bytes([PLAN[position] ^ change]) + PLAN[position + 1 :]
     try:
         is_same = plan_hash(edited) == plan_hash(PLAN)
@@ -270,3 +276,36 @@ def test_hashes_of_another_python_are_made_anew(tmp_path: Path) -> None:
         plans = PlanRegistry(store, approval_required=True)
         assert plans.require_approved(PLAN) == PLAN
         assert plans.get("training_plan_2")["hash"] == "older"
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "digits"),
+    [
+        *(("SHA256", 64), ("SHA384", 96), ("SHA512", 128), ("SHA3_256", 64), ("SHA3_384", 96), ("SHA3_512", 128)),
+        *(("BLAKE2B", 128), ("BLAKE2S", 64)),
+    ],
+)
+def test_hashes_are_made_anew_when_the_algorithm_changes(store: NodeStore, plans: PlanRegistry, algorithm: str, digits: int) -> None:
+    before = plans.register(PLAN)
+    plans.reject(before["training_plan_id"], "no")
+    changed = PlanRegistry(store, approval_required=True, algorithm=algorithm)
+    after = changed.get(before["training_plan_id"])
+    assert (after["algorithm"], len(after["hash"]), after["training_plan_status"]) == (algorithm, digits, "Rejected")
+    assert changed.check(PLAN).training_plan_id == before["training_plan_id"]
+    assert changed.check(PLAN).status == plans.check(PLAN).status  # a process that has the old setting still finds it
+    with pytest.raises(FedbiomedTrainingPlanSecurityManagerError, match="with this source is here already"):
+        plans.register(PLAN, "again")
+
+
+def test_a_file_is_registered_once(plans: PlanRegistry, tmp_path: Path) -> None:
+    path, other = tmp_path / "plan.py", tmp_path / "other.py"
+    path.write_bytes(PLAN)
+    row = plans.register(path)
+    path.write_bytes(PLAN + b"x = 1\n")
+    with pytest.raises(FedbiomedTrainingPlanSecurityManagerError, match=r"with this path .*plan.py is here already"):
+        plans.register(path, "again")
+    other.write_bytes(PLAN + b"x = 2\n")
+    second = plans.register(other)
+    with pytest.raises(FedbiomedTrainingPlanSecurityManagerError, match=r"with this path .*plan.py is here already"):
+        plans.update(second["training_plan_id"], path)
+    assert plans.update(row["training_plan_id"], path)["training_plan_path"] == str(path)

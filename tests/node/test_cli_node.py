@@ -3,7 +3,6 @@
 import fcntl
 import json
 import re
-import socket
 import sqlite3
 import tomllib
 from pathlib import Path
@@ -12,6 +11,8 @@ import pytest
 
 from fedbiomed.cli.main import main
 from fedbiomed.cli.node_output import printable
+from tests.conftest import Addresses
+from tests.ground.test_config_ini import NODE, written
 from tests.support.node_cli import node, refused, told, told_json
 
 PLAN = "class Plan(TorchTrainingPlan):\n    def training_step(self, data, target):\n        return 1\n"
@@ -105,6 +106,18 @@ def test_create_refuses_wrong_settings(tmp_path: Path, arguments: tuple[str, ...
 def test_create_refuses_a_place_where_no_folder_can_be(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert "cannot make the folder" in refused("create", "--dir", tmp_path / "file" / "site")
+
+
+def test_a_folder_of_an_earlier_release_is_a_node(tmp_path: Path) -> None:
+    written(tmp_path, NODE, "config_node.ini")
+    answer = node("status", "--dir", tmp_path, "--json")
+    facts = json.loads(answer.stdout)
+    assert (facts["id"], facts["broker"], facts["dir"]) == ("node_of_old", "mq.example.org:1884", str(tmp_path))
+    assert answer.stderr.count("not used by this release") == len(answer.stderr.splitlines()) == 1
+    (tmp_path / "plan.py").write_text(PLAN)
+    plan = json.loads(node("plan", "register", tmp_path / "plan.py", "--dir", tmp_path, "--json").stdout)
+    assert plan["algorithm"] == "SHA3_256"
+    assert "holds a component already" in refused("create", "--dir", tmp_path)
 
 
 def test_commands_without_a_node_say_to_create_one(tmp_path: Path) -> None:
@@ -214,15 +227,16 @@ def test_plans_are_registered_shown_decided_and_deleted(site: Path, tmp_path: Pa
     assert "writes files" in told("plan", "list", "--dir", site)
     assert told("plan", "approve", plan_id, "--dir", site) == f"{plan_id} Approved"
     assert node("plan", "view", plan_id, "--dir", site).stdout == PLAN
-    file.write_text(PLAN.replace("1", "2"))
-    second = told_json("plan", "register", file, "--dir", site)
-    assert second["name"] == "plan"
+    other = tmp_path / "other.py"
+    other.write_text(PLAN.replace("1", "2"))
+    second = told_json("plan", "register", other, "--dir", site)
+    assert second["name"] == "other"
     assert "-        return 1\n+        return 2" in told("plan", "diff", second["training_plan_id"], "--dir", site)
     file.write_text(PLAN.replace("1", "3"))
     assert told("plan", "update", plan_id, file, "--dir", site) == f"{plan_id} Approved"
     assert "return 3" in told("plan", "view", plan_id, "--dir", site)
     assert told("plan", "delete", plan_id, "--dir", site) == f"deleted {plan_id}"
-    assert [row["name"] for row in told_json("plan", "list", "--dir", site)] == ["plan"]
+    assert [row["name"] for row in told_json("plan", "list", "--dir", site)] == ["other"]
 
 
 def test_a_wrong_plan_is_refused_and_changes_nothing(site: Path, tmp_path: Path) -> None:
@@ -284,17 +298,25 @@ def test_the_doctor_names_what_is_wrong(site: Path, table: Path) -> None:
     answer = node("doctor", "--dir", site, "--json", MQTT_BROKER="127.0.0.1", MQTT_BROKER_PORT="1", UPLOADS_URL="http://127.0.0.1:1")
     found = {finding["check"]: finding["ok"] for finding in json.loads(answer.stdout)}
     assert answer.returncode == 1
-    assert {check for check, ok in found.items() if not ok} == {"datasets", "broker", "repository"}
-    assert set(found) >= {"folder", "disk", "database", "plans", "libraries"}
-    assert answer.stderr == f"fedbiomed: 3 of {len(found)} checks failed: datasets, broker, repository\n"
+    assert [check for check, ok in found.items() if not ok] == ["datasets", "broker", "login", "repository", "clock"]
+    assert set(found) >= {"folder", "disk", "database", "plans", "libraries", "torch"}
+    assert answer.stderr == f"fedbiomed: 5 of {len(found)} checks failed: datasets, broker, login, repository, clock\n"
 
 
-def test_the_doctor_is_content_with_a_healthy_node(site: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening:  # takes connections, as broker and repository would
-        port = str(listening.getsockname()[1])
-        where = {"MQTT_BROKER": "127.0.0.1", "MQTT_BROKER_PORT": port, "UPLOADS_URL": f"http://127.0.0.1:{port}"}
-        lines = told("doctor", "--dir", site, **where).splitlines()
-    assert len(lines) == 8
+def test_the_doctor_makes_no_database(site: Path) -> None:
+    for file in (site / "var").glob("node.sqlite*"):
+        file.unlink()
+    answer = node("doctor", "--dir", site, "--json", MQTT_BROKER="127.0.0.1", MQTT_BROKER_PORT="1", UPLOADS_URL="http://127.0.0.1:1")
+    found = {finding["check"]: finding for finding in json.loads(answer.stdout)}
+    assert not found["database"]["ok"]
+    assert "restore it from a backup" in found["database"]["remedy"]
+    assert list((site / "var").iterdir()) == []
+
+
+def test_the_doctor_is_content_with_a_healthy_node(site: Path, network: Addresses) -> None:
+    host, port = network.mqtt_address
+    lines = told("doctor", "--dir", site, MQTT_BROKER=host, MQTT_BROKER_PORT=str(port), UPLOADS_URL=network.http_url).splitlines()
+    assert len(lines) == 11
     assert all(line.startswith("ok ") for line in lines)
 
 

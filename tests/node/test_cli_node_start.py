@@ -24,6 +24,9 @@ def test_a_node_runs_from_ready_to_the_signal(site: Path, tmp_path: Path) -> Non
         assert running.wait_until_ready() == f"ready node={node_id}"
         assert told_json("status", "--dir", site)["running"] is True
         assert "runs already" in refused("start", "--dir", site)
+        plans = told_json("plan", "list", "--dir", site)
+        assert {(plan["training_plan_type"], plan["training_plan_status"]) for plan in plans} == {("default", "Approved")}
+        assert "pytorch-mnist.txt" in [plan["name"] for plan in plans]
     finally:
         running.end()
     assert told_json("status", "--dir", site)["running"] is False

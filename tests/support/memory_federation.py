@@ -37,7 +37,8 @@ class MemoryFederation:
     @contextlib.contextmanager
     def node(self, index: int, **settings: object) -> Iterator[Node]:
         """Start one node."""
-        config = NodeConfig(root=self.root / f"node_{index}", id=f"node_{index}", plan_approval=False, **settings)  # type: ignore[arg-type]
+        told = {"plan_approval": False, **settings}
+        config = NodeConfig(root=self.root / f"node_{index}", id=f"node_{index}", **told)  # type: ignore[arg-type]
         save(config)
         self.data(index).mkdir(exist_ok=True)
         write_rows(self.data(index) / "rows.csv", 30 + 10 * index, seed=index)
@@ -71,7 +72,8 @@ def memory_federation(root: Path, nodes: int) -> Iterator[MemoryFederation]:
         federation = MemoryFederation(root, worker)
         for index in range(nodes):
             stack.enter_context(federation.node(index))
-        warm_up(federation)
+        if nodes:
+            warm_up(federation)
         yield federation
 
 

@@ -15,12 +15,21 @@ _ENVIRONMENT = {
     "NODE_ID",
     "ENABLE_TRAINING_PLAN_APPROVAL",
     "FBM_FEDERATION",
+    "CONFIG_FILE",
+    "ALLOW_DEFAULT_TRAINING_PLANS",
+    "SECURE_AGGREGATION",
+    "FORCE_SECURE_AGGREGATION",
 }
+
+
+def without_settings() -> dict[str, str]:
+    """The environment of this process, without what would win over a node's settings."""
+    return {name: value for name, value in os.environ.items() if name not in _ENVIRONMENT}
 
 
 def node(*arguments: str | Path, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     """The ended process of `fedbiomed node ARGUMENTS`."""
-    env = {name: value for name, value in os.environ.items() if name not in _ENVIRONMENT} | environment
+    env = without_settings() | environment
     command = [sys.executable, "-m", "fedbiomed", "node", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, stdin=subprocess.DEVNULL, cwd=cwd, env=env)
 
