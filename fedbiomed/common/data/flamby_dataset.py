@@ -94,6 +94,6 @@ class FlambyDataset(Dataset[Any], DataLoadingPlanMixin):
     def _opened(self) -> Any:
         if self._center is None:
             raise FedbiomedDatasetError(
-                f"{ErrorNumbers.FB613.value}: a FLamby dataset is empty until a loading plan is attached; the node does that before training"
+                f"{ErrorNumbers.FB613.value}: a FLamby dataset is empty until a loading plan is attached; a node does that"
             )
         return self._center

@@ -26,8 +26,8 @@ class MedicalFolderController(MedicalFolderBase):
             index: names of subjects in a table, to compare with.
 
         Returns:
-            `columns`: the modalities, and with an index `in_folder` and `in_index`; `index`: the subjects; `data`: one list of True or False
-            per subject. Subjects of the index without a folder come last.
+            `columns`: the modalities, and with an index `in_folder` and `in_index`; `index`: the subjects; `data`: one list of True or
+            False per subject. Subjects of the index without a folder come last.
         """
         names, _ = self.modalities()
         subjects = self.subjects_with_imaging_data_folders()
