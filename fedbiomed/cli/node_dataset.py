@@ -12,7 +12,7 @@ from fedbiomed.cli.node_folder import Subparsers, add_command, add_group, databa
 from fedbiomed.cli.node_output import show_json, show_table
 from fedbiomed.common.data.demographics import column_names
 from fedbiomed.common.data.loading_plan import DataLoadingPlan, plan_from_json
-from fedbiomed.common.exceptions import FedbiomedUserInputError
+from fedbiomed.common.exceptions import FedbiomedDataLoadingPlanError, FedbiomedLoadingBlockError, FedbiomedUserInputError
 from fedbiomed.node.datasets import DatasetRegistry
 
 _ADD = """node dataset add --dir site-a --type csv --path patients.csv --name patients --tags heart,2024
@@ -98,7 +98,7 @@ def _from_options(args: argparse.Namespace) -> dict[str, Any]:
         "path": args.path,
         "description": args.description or "",
         "dataset_parameters": _table_parameters(args),
-        "loading_plan": None if args.loading_plan is None else plan_from_json(_read_json(args.loading_plan)),
+        "loading_plan": None if args.loading_plan is None else _plan(_read_json(args.loading_plan), args.loading_plan),
     }
 
 
@@ -133,7 +133,7 @@ def _from_file(args: argparse.Namespace) -> dict[str, Any]:
         "path": _resolved(content["path"], args.dir, os.environ) if "path" in content else None,
         "description": content.get("description", ""),
         "dataset_parameters": _resolved_parameters(content.get("dataset_parameters"), args.dir),
-        "loading_plan": _plan_of(content.get("loading_plan"), args.dir),
+        "loading_plan": _plan_of(content.get("loading_plan"), args),
     }
 
 
@@ -151,10 +151,20 @@ def _resolved_parameters(parameters: Any, root: Path) -> Any:
     return {**parameters, "tabular_file": str(_resolved(parameters["tabular_file"], root, os.environ))}
 
 
-def _plan_of(value: Any, root: Path) -> DataLoadingPlan | None:
+def _plan_of(value: Any, args: argparse.Namespace) -> DataLoadingPlan | None:
     if value is None:
         return None
-    return plan_from_json(_read_json(_resolved(value, root, os.environ)) if isinstance(value, str) else value)
+    if isinstance(value, str):
+        file = _resolved(value, args.dir, os.environ)
+        return _plan(_read_json(file), file)
+    return _plan(value, args.from_json)
+
+
+def _plan(content: Any, file: Path) -> DataLoadingPlan:
+    try:
+        return plan_from_json(content)
+    except (FedbiomedDataLoadingPlanError, FedbiomedLoadingBlockError) as error:
+        raise FedbiomedUserInputError(f"{file}: {error}") from error
 
 
 def _read_object(path: Path) -> dict[str, Any]:
