@@ -181,7 +181,7 @@ def test_a_wrong_dataset_is_refused_and_changes_nothing(filled: Path, change: di
         ('{"path": "x"}', "missing ['data_type', 'name', 'tags']"),
         (
             '{"path": "x", "data_type": "csv", "name": "n", "tags": [1], "description": "d"}',
-            "tags must be a text (comma-separated) or a list",
+            "tags must be a text (comma-sep",
         ),
         ('{"path": "x", "data_type": "csv", "name": "n", "tags": "a", "colour": 1}', "unknown ['colour']"),
         ('{"path": "$UNSET_HERE/x", "data_type": "csv", "name": "n", "tags": "a"}', "UNSET_HERE, which is not set"),
