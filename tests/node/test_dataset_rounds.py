@@ -1,4 +1,4 @@
-"""A round on a medical folder: the node hands table and loading plan to the plan's dataset, and tells nobody where they lie."""
+"""Rounds on datasets of several types: the node hands table and loading plan to the dataset, and tells nobody where they lie."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedbiomed.common.data import DataManager, MedicalFolderDataset
+from fedbiomed.common.data import DataManager, MedicalFolderDataset, MnistDataset
 from fedbiomed.common.data.loading_plan import plan_from_json
 from fedbiomed.common.exceptions import FedbiomedDatasetError, FedbiomedError
 from fedbiomed.common.serializer import Serializer
@@ -16,7 +16,7 @@ from fedbiomed.node.datasets import DatasetRegistry
 from fedbiomed.node.round import PlanCache, Round
 from fedbiomed.node.store import NodeStore
 from fedbiomed.researcher.experiment import Experiment
-from tests.support.medical import write_subjects
+from tests.support.medical import write_digits, write_subjects
 from tests.support.memory_federation import memory_federation
 from tests.support.tasks import round_task
 
@@ -179,3 +179,38 @@ def test_a_failing_plan_does_not_tell_the_path(federation, tmp_path):
         with pytest.raises(FedbiomedError, match=r"FileNotFoundError.*<dataset>\.gone") as caught:
             experiment.run_once()
         assert str(federation.data(0)) not in str(caught.value)
+
+
+class MnistPlan(TorchTrainingPlan):
+    """A linear classifier of digits."""
+
+    def init_dependencies(self):
+        return ["from fedbiomed.common.data import MnistDataset"]
+
+    def init_model(self, model_args):
+        return nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 10))
+
+    def init_optimizer(self, optimizer_args):
+        return torch.optim.SGD(self.model().parameters(), lr=0.1)
+
+    def training_data(self):
+        dataset = MnistDataset(self.dataset_path, transform=lambda image: (image - 0.1307) / 0.3081)
+        return DataManager(dataset, shuffle=True)
+
+    def training_step(self, data, target):
+        return nn.functional.cross_entropy(self.model()(data), target)
+
+
+def test_digits_are_learned_without_torchvision(tmp_path):
+    write_digits(tmp_path / "digits", ".gz")
+    plan = MnistPlan()
+    plan.configure_dependencies()
+    args = {"epochs": 12, "loader_args": {"batch_size": 10}, "random_seed": 1, "log_interval": 1}
+    task = round_task(tmp_path, plan_class="MnistPlan", training_args=args, dataset_path=str(tmp_path / "digits"))
+    weights = {"1.weight": np.zeros((10, 784), "float32"), "1.bias": np.zeros(10, "float32")}
+    Serializer.dump({"researcher_id": "researcher_1", "model_weights": weights}, task.params)
+    result = Round(task, PlanCache(plan.source_text().encode()), lambda _report: None).run()
+    losses = [point["value"] for point in result.metrics]
+    assert losses[0] == pytest.approx(np.log(10), rel=1e-5)  # weights of 0: ten digits, each as likely
+    assert losses[-1] < 0.2
+    assert result.sample_size == 60
