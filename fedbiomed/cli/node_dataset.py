@@ -14,16 +14,26 @@ from fedbiomed.cli.commands import Subparsers, add_group
 from fedbiomed.cli.node_folder import add_command, database
 from fedbiomed.cli.node_output import show_json, show_table
 from fedbiomed.common.data.datasets.dataset_type import type_names
-from fedbiomed.common.exceptions import FedbiomedUserInputError
+from fedbiomed.common.data.demographics import column_names
+from fedbiomed.common.data.loading_plan import DataLoadingPlan, plan_from_json
+from fedbiomed.common.exceptions import FedbiomedDataLoadingPlanError, FedbiomedLoadingBlockError, FedbiomedUserInputError
 from fedbiomed.node.datasets import DatasetRegistry
 
 _ADD = """node dataset add --dir site-a --type csv --path patients.csv --name patients --tags heart,2024
+  fedbiomed node dataset add --dir site-a --type medical-folder --path scans --tabular-file subjects.csv --index-col folder \\
+    --loading-plan plan.json --name scans --tags mri
   fedbiomed node dataset add --dir site-a --from-json dataset.json
 
-The file holds {"path": ..., "data_type": ..., "name": ..., "description": ..., "tags": "a,b", "dataset_parameters": {...}},
-the description and the last one if you like; a path in it is absolute, relative to the node's folder, or begins with $VARIABLE/."""
-_REQUIRED = frozenset({"path", "data_type", "name", "tags"})
-_ALLOWED = _REQUIRED | {"description", "dataset_parameters"}
+dataset.json holds {"path": ..., "data_type": ..., "name": ..., "tags": "a,b" or ["a", "b"]} and, if you like, "description",
+"dataset_parameters": {"tabular_file": ..., "index_col": ...} and "loading_plan" (a path, or the plan itself); a path in it is absolute,
+relative to the node's folder, or begins with $VARIABLE/.
+
+plan.json holds {"name": ..., "modalities_to_folders": {"T1": ["t1_mprage", "t1_flash"], ...}} for a medical folder, or {"name": ...,
+"flamby_dataset_metadata": {"flamby_dataset_name": "fed_ixi", "flamby_center_id": 0}}, or what DataLoadingPlan.serialize() gives."""
+_REQUIRED = frozenset({"data_type", "name", "tags"})
+_ALLOWED = _REQUIRED | {"path", "description", "dataset_parameters", "loading_plan"}
+_OPTIONS = ("type", "path", "name", "tags", "description", "tabular_file", "index_col", "loading_plan")
+_WITHOUT_PATH = ("flamby",)
 _VARIABLE = re.compile(r"\$(\w+)(?:/(.*))?", re.DOTALL)
 
 
@@ -32,12 +42,20 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
     group = add_group(subparsers, "dataset", "register, list and forget datasets")
     add = add_command(group, "add", "register a dataset; prints its id", _ADD, _add, has_json=True)
     add.add_argument(
-        "--type", metavar="TYPE", help="csv: a table with a header; default: a folder (MNIST's files, or what your plans read)"
+        "--type",
+        metavar="TYPE",
+        help="csv: a table with a header; default: a folder (MNIST's files, or what your plans read); images: a folder of class folders of "
+        "pictures; mednist: the unpacked MedNIST folder; medical-folder: SUBJECT/MODALITY/*.nii.gz; flamby: a center of FLamby",
     )
-    add.add_argument("--path", type=Path, metavar="PATH", help="the file or folder")
+    add.add_argument("--path", type=Path, metavar="PATH", help="the file or folder; not for flamby")
     add.add_argument("--name", metavar="NAME", help="for people")
     add.add_argument("--tags", metavar="A,B", help="by which researchers find it")
     add.add_argument("--description", metavar="TEXT", help="for people")
+    add.add_argument("--tabular-file", type=Path, metavar="FILE", help="medical-folder: csv or tsv table of the subjects")
+    add.add_argument("--index-col", metavar="COLUMN", help="its column with the subjects' folder names: a name, or a position from 0")
+    add.add_argument(
+        "--loading-plan", type=Path, metavar="FILE.json", help="medical-folder, flamby: how your data become what plans expect"
+    )
     add.add_argument("--from-json", type=Path, metavar="FILE", help="take all of this from a file")
     add_command(group, "list", "list datasets", "node dataset list --dir site-a --json", _list, has_json=True)
     remove = add_command(group, "remove", "forget a dataset; the data stays", "node dataset remove dataset_1b0e... --dir site-a", _remove)
@@ -107,6 +125,8 @@ def _going(args: argparse.Namespace, datasets: DatasetRegistry) -> list[Mapping[
 
 def _from_options(args: argparse.Namespace) -> dict[str, Any]:
     missing = [name for name in ("type", "path", "name", "tags") if getattr(args, name) is None]
+    if args.type in _WITHOUT_PATH and "path" in missing:
+        missing.remove("path")
     if missing and (args.json or not sys.stdin.isatty()):
         options = ", ".join(f"--{name}" for name in missing)
         raise FedbiomedUserInputError(f"a dataset needs {options} (or --from-json FILE with everything)")
@@ -115,15 +135,29 @@ def _from_options(args: argparse.Namespace) -> dict[str, Any]:
         args.type = chosen(args, rows, ("type",), "type of dataset", "--type")["type"]
     return {
         "data_type": args.type,
-        "path": needed_path(args, "path", "File or folder", "--path"),
+        "path": args.path if args.type in _WITHOUT_PATH else needed_path(args, "path", "File or folder", "--path"),
         "name": needed(args, "name", "Name", "--name"),
         "tags": needed(args, "tags", "Tags, separated by commas", "--tags").split(","),
         "description": args.description or (optional(args, "Description") if missing else ""),
+        "dataset_parameters": _table_parameters(args),
+        "loading_plan": None if args.loading_plan is None else _plan(_read_json(args.loading_plan), args.loading_plan),
     }
 
 
+def _table_parameters(args: argparse.Namespace) -> dict[str, Any]:
+    """What names the table of subjects; a column that is a number, and no name in the table's header, is a position."""
+    found: dict[str, Any] = {}
+    if args.tabular_file is not None:
+        found["tabular_file"] = str(args.tabular_file)
+    if args.index_col is not None:
+        is_name = args.tabular_file is not None and args.index_col in column_names(args.tabular_file)
+        is_position = re.fullmatch(r"[0-9]{1,6}", args.index_col) and not is_name
+        found["index_col"] = int(args.index_col) if is_position else args.index_col
+    return found
+
+
 def _from_file(args: argparse.Namespace) -> dict[str, Any]:
-    given = [f"--{name}" for name in ("type", "path", "name", "tags", "description") if getattr(args, name) is not None]
+    given = [f"--{name.replace('_', '-')}" for name in _OPTIONS if getattr(args, name) is not None]
     if given:
         raise FedbiomedUserInputError(f"--from-json holds everything: leave out {', '.join(given)}")
     content = _read_object(args.from_json)
@@ -131,29 +165,64 @@ def _from_file(args: argparse.Namespace) -> dict[str, Any]:
         raise FedbiomedUserInputError(
             f"{args.from_json}: missing {sorted(_REQUIRED - content.keys())}, unknown {sorted(content.keys() - _ALLOWED)}"
         )
-    for key in sorted(content.keys() - {"dataset_parameters"}):
+    for key in sorted(content.keys() - {"dataset_parameters", "loading_plan", "tags"}):
         if not isinstance(content[key], str):
             raise FedbiomedUserInputError(f"{args.from_json}: {key} must be a text, not {content[key]!r:.80}")
     return {
         "name": content["name"],
         "data_type": content["data_type"],
-        "tags": content["tags"].split(","),
-        "path": _resolved(content["path"], args.dir, os.environ),
+        "tags": _tags(content["tags"], args.from_json),
+        "path": _resolved(content["path"], args.dir, os.environ) if "path" in content else None,
         "description": content.get("description", ""),
-        "dataset_parameters": content.get("dataset_parameters"),
+        "dataset_parameters": _resolved_parameters(content.get("dataset_parameters"), args.dir),
+        "loading_plan": _plan_of(content.get("loading_plan"), args),
     }
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def _tags(value: Any, file: Path) -> list[str]:
+    if isinstance(value, str):
+        return value.split(",")
+    if not isinstance(value, list) or not all(isinstance(tag, str) for tag in value):
+        raise FedbiomedUserInputError(f"{file}: tags must be a text (comma-separated) or a list of texts, not {value!r:.80}")
+    return value
+
+
+def _resolved_parameters(parameters: Any, root: Path) -> Any:
+    if not isinstance(parameters, dict) or not isinstance(parameters.get("tabular_file"), str):
+        return parameters
+    return {**parameters, "tabular_file": str(_resolved(parameters["tabular_file"], root, os.environ))}
+
+
+def _plan_of(value: Any, args: argparse.Namespace) -> DataLoadingPlan | None:
+    if value is None:
+        return None
+    if isinstance(value, str):
+        file = _resolved(value, args.dir, os.environ)
+        return _plan(_read_json(file), file)
+    return _plan(value, args.from_json)
+
+
+def _plan(content: Any, file: Path) -> DataLoadingPlan:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return plan_from_json(content)
+    except (FedbiomedDataLoadingPlanError, FedbiomedLoadingBlockError) as error:
+        raise FedbiomedUserInputError(f"{file}: {error}") from error
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    content = _read_json(path)
+    if not isinstance(content, dict):
+        raise FedbiomedUserInputError(f"{path} must hold one JSON object, not {type(content).__name__}")
+    return content
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise FedbiomedUserInputError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise FedbiomedUserInputError(f"{path} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise FedbiomedUserInputError(f"{path} must hold one JSON object, not {type(content).__name__}")
-    return content
 
 
 def _resolved(text: str, root: Path, env: Mapping[str, str]) -> Path:

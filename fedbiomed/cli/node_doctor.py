@@ -74,7 +74,7 @@ def _database(config: NodeConfig) -> str:
 def _datasets(config: NodeConfig) -> str:
     with _store(config) as store:
         rows = DatasetRegistry(store).all()
-    gone = [f"{row['name']} ({row['path']})" for row in rows if not Path(row["path"]).exists()]
+    gone = [f"{row['name']} ({row['path']})" for row in rows if row["path"] is not None and not Path(row["path"]).exists()]
     if gone:
         raise OSError(f"{len(gone)} of {len(rows)} are not where they were registered: {', '.join(gone)}")
     return f"{len(rows)} registered, all there" if rows else "none registered; researchers find nothing here (`fedbiomed node dataset add`)"

@@ -31,6 +31,22 @@ class ProcessTypes(Enum):
     PARAMS = 1
 
 
+class DatasetTypes(StrEnum):
+    """The kinds of datasets that the release ships, as `data_type` says them; NONE: of no kind in particular."""
+
+    TABULAR = "csv"
+    IMAGES = "images"
+    DEFAULT = "default"
+    MEDNIST = "mednist"
+    MEDICAL_FOLDER = "medical-folder"
+    FLAMBY = "flamby"
+    NONE = "none"
+
+
+class DataLoadingBlockTypes(Enum):
+    """Base of the keys of a `DataLoadingPlan`: each dataset type names what may be customised by members of its own, all texts."""
+
+
 class TrainingPlanApprovalStatus(StrEnum):
     """What a node's operator decided about a plan."""
 
@@ -114,5 +130,8 @@ class ErrorNumbers(Enum):
     FB605 = "FB605: training plan error"
     FB606 = "FB606: training plan security error"
     FB611 = "FB611: metric error"
+    FB613 = "FB613: dataset error"
+    FB614 = "FB614: data loading block error"
+    FB615 = "FB615: data loading plan error"
     FB632 = "FB632: data manager error"
     FB999 = "FB999: unknown error"

@@ -169,6 +169,22 @@ class FedbiomedDatasetValueError(FedbiomedDatasetError):
     """A dataset was asked for with a wrong value."""
 
 
+class FedbiomedLoadingBlockError(FedbiomedError):
+    """A block of a data loading plan cannot do what was asked."""
+
+
+class FedbiomedLoadingBlockValueError(FedbiomedLoadingBlockError):
+    """A block of a data loading plan is malformed, or does not know a value."""
+
+
+class FedbiomedDataLoadingPlanError(FedbiomedError):
+    """A data loading plan cannot be stored, found or used."""
+
+
+class FedbiomedDataLoadingPlanValueError(FedbiomedDataLoadingPlanError):
+    """A data loading plan is malformed."""
+
+
 class FedbiomedDataManagerError(FedbiomedError):
     """A data manager cannot load the data it was given."""
 

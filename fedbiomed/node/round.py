@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fedbiomed.common.data.data_manager import DataManager
+from fedbiomed.common.data.loading_plan import DataLoadingPlan
 from fedbiomed.common.exceptions import FedbiomedError, FedbiomedRoundError, FedbiomedTrainingPlanError
 from fedbiomed.common.metrics import MetricTypes
 from fedbiomed.common.serializer import Serializer
@@ -107,9 +108,17 @@ class Round:
         manager = plan.training_data()
         if not isinstance(manager, DataManager):
             raise FedbiomedTrainingPlanError(f"FB605: training_data() must return a DataManager, not {type(manager).__name__}")
+        self._customise(manager.dataset)
         manager.extend_loader_args(self._arguments.loader_arguments())
         manager.load(tp_type=plan.type())
         return manager.split(ratio, seed=self._split_seed())
+
+    def _customise(self, dataset: Any) -> None:
+        """Tell the plan's dataset, if it wants to know, what the node's operator registered."""
+        if self._task.dataset_parameters and hasattr(dataset, "set_dataset_parameters"):
+            dataset.set_dataset_parameters(self._task.dataset_parameters)
+        if self._task.loading_plan is not None and hasattr(dataset, "set_dlp"):
+            dataset.set_dlp(DataLoadingPlan().deserialize(*self._task.loading_plan))
 
     def _require_samples(self, count: int, ratio: float) -> None:
         least = max(1, self._task.minimum_samples)
@@ -153,7 +162,7 @@ class Round:
     def _remark(self, text: str) -> None:
         if not self._task.training:
             raise FedbiomedRoundError(text)
-        self._remarks.append(text)
+        self._remarks.append(self._task.without_places(text))
 
     def _train(self, plan: BaseTrainingPlan) -> dict[str, float]:
         """Returns wall-clock and processor time in seconds."""

@@ -1,4 +1,4 @@
-"""The node's database: one sqlite file for datasets, training plans, orders and node states.
+"""The node's database: one sqlite file for datasets, loading plans, training plans, orders and node states.
 
 The daemon and the operator's commands open it at the same time, so it is in WAL mode and every change is one short transaction.
 `synchronous=NORMAL`: what a power cut takes from the order table is asked for again by the researcher.
@@ -73,6 +73,14 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             state_path TEXT
         )""",
         "CREATE INDEX node_states_by_job ON node_states (job_id, created_at)",
+    ),
+    (
+        """CREATE TABLE loading_plans (
+            dlp_id TEXT PRIMARY KEY,
+            name TEXT NOT NULL UNIQUE,
+            content TEXT NOT NULL
+        )""",
+        "ALTER TABLE datasets ADD COLUMN dlp_id TEXT",
     ),
 )
 

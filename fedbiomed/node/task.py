@@ -6,7 +6,8 @@ The training process runs code that came from elsewhere, so the daemon checks ev
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from fedbiomed.common.constants import Phase
@@ -25,7 +26,9 @@ class RoundTask:
         request_id: of the order.
         params: file with `model_weights`.
         aggregator_files: files whose content stands for an argument of the aggregator, by its name.
-        dataset_path: what the plan finds as `self.dataset_path`.
+        dataset_path: what the plan finds as `self.dataset_path`; None where the data lie at no path.
+        dataset_parameters: what the operator said of the dataset beside the path.
+        loading_plan: plan and blocks, as `DataLoadingPlan.serialize` gives them.
         state_id: goes into the result file; None for a validation.
         result: where the result file shall lie.
         minimum_samples: refuse to train on fewer.
@@ -45,11 +48,21 @@ class RoundTask:
     aggregator_files: dict[str, str]
     params: str
     dataset_id: str
-    dataset_path: str
+    dataset_path: str | None
     state_id: str | None
     result: str
     minimum_samples: int
     node_args: dict[str, Any]
+    dataset_parameters: dict[str, Any] = field(default_factory=dict)
+    loading_plan: tuple[dict[str, Any], list[dict[str, Any]]] | None = None
+
+    def without_places(self, text: str) -> str:
+        """A text for the researcher, in which it cannot be read where the data lie."""
+        places = [self.dataset_path, *(value for value in self.dataset_parameters.values() if isinstance(value, str))]
+        known = {place for place in places if place and place.startswith("/") and Path(place) != Path("/")}
+        for place in sorted(known | {str(Path(place).parent) for place in known} - {"/"}, key=len, reverse=True):
+            text = text.replace(place, "<dataset>")
+        return text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,7 +58,7 @@ def _carry_out(task: RoundTask, plans: PlanCache, memory_mb: int, line: socket.s
         return to_bytes("result", Round(task, plans, report).run())
     except FedbiomedError as error:
         logger.warning("round %d of %s failed", task.round, task.job_id, exc_info=True)
-        reason = str(error)
+        reason = task.without_places(str(error))
         return to_bytes("failed", reason[:_MAX_REASON] + (_memory_hint(memory_mb) if _is_out_of_memory(error) else ""))
     except MemoryError:
         return to_bytes("failed", "FB314: the round ran out of memory" + _memory_hint(memory_mb))

@@ -192,7 +192,10 @@ def test_a_wrong_dataset_is_refused_and_changes_nothing(filled: Path, change: di
         ("{", "is not JSON"),
         ("[1]", "must hold one JSON object, not list"),
         ('{"path": "x"}', "missing ['data_type', 'name', 'tags']"),
-        ('{"path": "x", "data_type": "csv", "name": "n", "tags": ["a"], "description": "d"}', "tags must be a text"),
+        (
+            '{"path": "x", "data_type": "csv", "name": "n", "tags": [1], "description": "d"}',
+            "tags must be a text (comma-sep",
+        ),
         ('{"path": "x", "data_type": "csv", "name": "n", "tags": "a", "colour": 1}', "unknown ['colour']"),
         ('{"path": "$UNSET_HERE/x", "data_type": "csv", "name": "n", "tags": "a"}', "UNSET_HERE, which is not set"),
         ('{"path": "x", "data_type": "csv", "name": "n", "tags": "a"}', "/site/x is not there"),

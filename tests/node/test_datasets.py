@@ -37,7 +37,7 @@ def idx(folder: Path, ending: str = "", magic: int = 2051) -> None:
         (folder / f"{name}{ending}").write_bytes(gzip.compress(content) if ending else content)
 
 
-@pytest.mark.parametrize("name", type_names())
+@pytest.mark.parametrize("name", [name for name in type_names() if load_type(name).has_path])
 def test_every_type_refuses_what_is_not_there(name: str, tmp_path: Path) -> None:
     with pytest.raises(FedbiomedDatasetError, match="nowhere is not there"):
         load_type(name).describe(tmp_path / "nowhere", NONE)
@@ -178,6 +178,7 @@ def test_tags_that_contain_each_other_conflict(registry: DatasetRegistry, table:
         ({"tags": "heart"}, "FB322: tags are a list"),
         ({"tags": ["t" * 101]}, "FB322: a dataset has 1 to"),
         ({"data_type": "tsv"}, "FB322: .*no dataset type 'tsv'; there are csv, default"),
+        ({"path": None}, "FB322: cannot register 'n': a dataset of this type needs a path"),
         ({"path": Path("/nowhere/x.csv")}, "FB322: cannot register 'n': /nowhere/x.csv is not there"),
         ({"dataset_parameters": {"x": {1, 2}}}, "FB322: dataset_parameters"),
         ({"dataset_parameters": {"x": float("nan")}}, "FB322: dataset_parameters"),

@@ -1,6 +1,6 @@
 """How a plan hands its data over.
 
-The names load torch or scikit-learn when they are asked for, not before: a node's daemon reads dataset types from this package.
+The names load torch, pandas or scikit-learn when they are asked for, not before: a node's daemon reads dataset types from this package.
 """
 
 import importlib
@@ -8,19 +8,74 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fedbiomed.common.data.data_manager import DataManager
+    from fedbiomed.common.data.flamby import discover_flamby_datasets
+    from fedbiomed.common.data.flamby_dataset import FlambyDataset
+    from fedbiomed.common.data.image_folder_dataset import ImageFolderDataset
+    from fedbiomed.common.data.loading_blocks import (
+        DataLoadingBlock,
+        FlambyDatasetMetadataBlock,
+        FlambyLoadingBlockTypes,
+        MapperBlock,
+        MedicalFolderLoadingBlockTypes,
+        SerializationValidation,
+    )
+    from fedbiomed.common.data.loading_plan import DataLoadingPlan, DataLoadingPlanMixin
+    from fedbiomed.common.data.medical_folder_base import MedicalFolderBase
+    from fedbiomed.common.data.medical_folder_controller import MedicalFolderController
+    from fedbiomed.common.data.medical_folder_dataset import MedicalFolderDataset
+    from fedbiomed.common.data.mnist_dataset import MnistDataset
+    from fedbiomed.common.data.nifti_folder_dataset import NIFTIFolderDataset
     from fedbiomed.common.data.np_data_loader import NPDataLoader
     from fedbiomed.common.data.sklearn_data_manager import SkLearnDataManager
     from fedbiomed.common.data.tabular_dataset import TabularDataset
     from fedbiomed.common.data.torch_data_manager import TorchDataManager
 
-__all__ = ["DataManager", "NPDataLoader", "SkLearnDataManager", "TabularDataset", "TorchDataManager"]
+__all__ = [
+    "DataLoadingBlock",
+    "DataLoadingPlan",
+    "DataLoadingPlanMixin",
+    "DataManager",
+    "FlambyDataset",
+    "FlambyDatasetMetadataBlock",
+    "FlambyLoadingBlockTypes",
+    "ImageFolderDataset",
+    "MapperBlock",
+    "MedicalFolderBase",
+    "MedicalFolderController",
+    "MedicalFolderDataset",
+    "MedicalFolderLoadingBlockTypes",
+    "MnistDataset",
+    "NIFTIFolderDataset",
+    "NPDataLoader",
+    "SerializationValidation",
+    "SkLearnDataManager",
+    "TabularDataset",
+    "TorchDataManager",
+    "discover_flamby_datasets",
+]
 
 _FILES = {
+    "DataLoadingBlock": "loading_blocks",
+    "DataLoadingPlan": "loading_plan",
+    "DataLoadingPlanMixin": "loading_plan",
     "DataManager": "data_manager",
+    "FlambyDataset": "flamby_dataset",
+    "FlambyDatasetMetadataBlock": "loading_blocks",
+    "FlambyLoadingBlockTypes": "loading_blocks",
+    "ImageFolderDataset": "image_folder_dataset",
+    "MapperBlock": "loading_blocks",
+    "MedicalFolderBase": "medical_folder_base",
+    "MedicalFolderController": "medical_folder_controller",
+    "MedicalFolderDataset": "medical_folder_dataset",
+    "MedicalFolderLoadingBlockTypes": "loading_blocks",
+    "MnistDataset": "mnist_dataset",
+    "NIFTIFolderDataset": "nifti_folder_dataset",
     "NPDataLoader": "np_data_loader",
+    "SerializationValidation": "loading_blocks",
     "SkLearnDataManager": "sklearn_data_manager",
     "TabularDataset": "tabular_dataset",
     "TorchDataManager": "torch_data_manager",
+    "discover_flamby_datasets": "flamby",
 }
 
 

@@ -36,7 +36,7 @@ class DatasetsReply(Reply):
 
     Args:
         databases: one description per dataset, without its path: name, data_type, tags, description, shape, dataset_id, dtypes,
-            dataset_parameters.
+            dataset_parameters, and dlp_id where it has a loading plan.
         count: datasets in all parts together.
         part: number of this part, from 0.
         parts: how many parts there are, at least 1.

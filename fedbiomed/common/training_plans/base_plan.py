@@ -178,7 +178,7 @@ class BaseTrainingPlan(ABC):
         """Read a native model that `export_model` wrote on this machine; see `Model.reload`."""
         self._wrapped().reload(filename)
 
-    def set_dataset_path(self, dataset_path: str) -> None:
+    def set_dataset_path(self, dataset_path: str | None) -> None:
         """Say where the data lie."""
         self.dataset_path = dataset_path
 

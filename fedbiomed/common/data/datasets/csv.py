@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fedbiomed.common.data.datasets.dataset_type import DatasetType, Description
+from fedbiomed.common.data.loading_plan import DataLoadingPlan
 from fedbiomed.common.exceptions import FedbiomedDatasetError
 
 _DELIMITERS = (",", ";", "\t", "|")
@@ -21,9 +22,9 @@ class CsvDataset(DatasetType):
     A file without a header is refused: the first patient would be taken for the columns' names, on every node another one.
     """
 
-    def describe(self, path: Path, parameters: Mapping[str, Any]) -> Description:
+    def describe(self, path: Path, parameters: Mapping[str, Any], plan: DataLoadingPlan | None = None) -> Description:
         """Shape `[rows, columns]` and the columns' types; see `DatasetType.describe`."""
-        delimiter = _checked_delimiter(path)
+        delimiter = checked_delimiter(path)
         import pandas as pd  # late: heavy, and only needed when a dataset is registered
 
         try:
@@ -37,7 +38,12 @@ class CsvDataset(DatasetType):
         return Description(shape=tuple(frame.shape), dtypes=tuple(str(dtype) for dtype in frame.dtypes))
 
 
-def _checked_delimiter(path: Path) -> str:
+def checked_delimiter(path: Path) -> str:
+    """The delimiter of a csv file with a header.
+
+    Raises:
+        FedbiomedDatasetError: it is not there, not UTF-8, has no header, or rows longer than that.
+    """
     if not path.is_file():
         raise FedbiomedDatasetError(f"{path} is {'a folder' if path.is_dir() else 'not there'}; a csv dataset is one file")
     try:
