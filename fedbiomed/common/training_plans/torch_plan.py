@@ -192,5 +192,6 @@ def _moved(values: Any, device: torch.device) -> Any:
     if isinstance(values, dict):
         return {name: _moved(value, device) for name, value in values.items()}
     if isinstance(values, tuple | list):
-        return type(values)(_moved(value, device) for value in values)
+        moved = [_moved(value, device) for value in values]
+        return type(values)(*moved) if hasattr(values, "_fields") else type(values)(moved)
     raise FedbiomedTrainingPlanError(f"FB605: a batch holds tensors in tuples, lists or dicts, not {type(values).__name__}")
