@@ -104,6 +104,8 @@ class Federation:
         broker: `HOST:PORT` of a broker that runs already; None starts the embedded one.
         mqtt_port, http_port: where to listen; 0 for a free port.
         node_options: more arguments for `fedbiomed node create`.
+        dataset: name of the dataset on each node.
+        tags: that it bears.
     """
 
     def __init__(
@@ -115,10 +117,13 @@ class Federation:
         mqtt_port: int = 0,
         http_port: int = 0,
         node_options: Sequence[str] = (),
+        dataset: str = "breast cancer",
+        tags: Sequence[str] = TAGS,
     ) -> None:
         self._out, self._asked_broker = out, broker
         self._ports = (mqtt_port, http_port)
         self._node_options = node_options
+        self._dataset, self._tags = dataset, tuple(tags)
         self.sites = [Site(hospital=hospital, folder=out / "nodes" / hospital.name) for hospital in hospitals]
         self.nodes: dict[str, Background] = {}
         self.broker = self.repository = ""
@@ -144,7 +149,7 @@ class Federation:
         self._start_network()
         address = ["--broker", self.broker, "--repository", self.repository, *self._node_options]
         each_at_once([["node", "create", "--dir", str(s.folder), "--name", s.hospital.name, *address] for s in self.sites])
-        each_at_once([_registration(site) for site in self.sites])
+        each_at_once([self._registration(site) for site in self.sites])
         for site in self.sites:
             self.nodes[site.hospital.name] = self._background(["node", "start", "--dir", str(site.folder)], site.hospital.name)
         for node in self.nodes.values():
@@ -171,13 +176,12 @@ class Federation:
         for process in reversed(self._running):
             process.end()
 
-
-def _registration(site: Site) -> list[str]:
-    hospital = site.hospital
-    return [
-        *("node", "dataset", "add", "--dir", str(site.folder), "--type", "csv", "--path", str(hospital.path)),
-        *("--name", "breast cancer", "--tags", ",".join(TAGS), "--description", f"patients of {hospital.name}"),
-    ]
+    def _registration(self, site: Site) -> list[str]:
+        hospital = site.hospital
+        return [
+            *("node", "dataset", "add", "--dir", str(site.folder), "--type", "csv", "--path", str(hospital.path)),
+            *("--name", self._dataset, "--tags", ",".join(self._tags), "--description", f"patients of {hospital.name}"),
+        ]
 
 
 def fedbiomed(*arguments: str) -> list[str]:
@@ -203,7 +207,8 @@ def _run(command: Sequence[str]) -> None:
 
 def _environment() -> dict[str, str]:
     hidden = {"MQTT_BROKER", "MQTT_BROKER_PORT", "UPLOADS_URL", "UPLOADS_IP", "NODE_ID", "ENABLE_TRAINING_PLAN_APPROVAL"}
-    return {name: value for name, value in os.environ.items() if name not in hidden}
+    shared = {"OMP_NUM_THREADS": "1"}  # the nodes share this machine: several threads each would wait for one another
+    return {**shared, **{name: value for name, value in os.environ.items() if name not in hidden}}
 
 
 @contextlib.contextmanager
