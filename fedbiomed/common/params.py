@@ -137,6 +137,28 @@ def weighted_sum(params: Sequence[Mapping[str, Any]], weights: Sequence[float]) 
     return _running(params, weights).sum()
 
 
+def combined(terms: Sequence[tuple[float, Any]], name: str = "") -> Any:
+    """Sum of arrays, each times its factor, worked out in float64.
+
+    Args:
+        terms: factor (any finite number) and array or tensor, one or more; all of one shape.
+        name: of the parameter, for error messages.
+
+    Returns:
+        A new array of the first one's kind; for its dtype see `RunningMean.mean`.
+
+    Raises:
+        AggregationError: the shapes differ, or one is not an array of numbers.
+    """
+    arrays = [_as_array(value, name, f"term {index}") for index, (_, value) in enumerate(terms)]
+    total = np.zeros(arrays[0].shape, np.result_type(arrays[0].dtype, np.float64))
+    for (factor, _), array in zip(terms, arrays, strict=True):
+        if array.shape != total.shape:
+            raise AggregationError(f"parameter {name!r} has the shape {array.shape}, {total.shape} is needed")
+        _add_scaled(total, array, factor)
+    return _as_kind(total, 1.0, _kind_of(terms[0][1], arrays[0]))
+
+
 def _running(params: Sequence[Mapping[str, Any]], weights: Sequence[float]) -> RunningMean:
     if len(params) != len(weights):
         raise AggregationError(f"{len(params)} parameter sets, but {len(weights)} weights")

@@ -15,6 +15,7 @@ from sklearn.datasets import load_diabetes, load_digits
 from sklearn.model_selection import train_test_split
 
 DIGITS_TAGS = ("digits",)
+DIGITS_BY_LABEL_TAGS = ("digits-by-label",)
 DIABETES_TAGS = ("diabetes",)
 DIGITS_TARGET = "digit"
 DIABETES_TARGET = "progression"
@@ -50,18 +51,26 @@ def diabetes() -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def write_more(folder: Path, hospitals: Sequence[str]) -> dict[str, list[Table]]:
-    """Write both sets below a folder, unevenly spread: each hospital sees some digits more often, and patients of another age."""
+    """Write both sets below a folder, unevenly spread: each hospital sees some digits more often, and patients of another age.
+
+    The digits are there a second time, sorted by label and cut in equal parts: of three hospitals none sees more than five digits.
+    """
     tables: dict[str, list[Table]] = {name: [] for name in hospitals}
     draw = np.random.default_rng(_SEED)
     images, _ = digits()
     shares = draw.dirichlet([_SKEW] * len(hospitals), size=10)
     chosen = np.array([draw.choice(len(hospitals), p=shares[digit]) for digit in images[DIGITS_TARGET]])
+    by_label = np.array_split(np.argsort(images[DIGITS_TARGET].to_numpy(), kind="stable"), len(hospitals))
     patients, _ = diabetes()
     order = np.argsort(patients["age"].to_numpy() / patients["age"].std() + draw.normal(size=len(patients)))
     for index, (name, rows) in enumerate(zip(hospitals, np.array_split(order, len(hospitals)), strict=True)):
-        kinds = (("digits", DIGITS_TAGS, images[chosen == index]), ("diabetes", DIABETES_TAGS, patients.iloc[rows]))
+        kinds = (
+            ("digits", DIGITS_TAGS, images[chosen == index]),
+            ("digits by label", DIGITS_BY_LABEL_TAGS, images.iloc[by_label[index]]),
+            ("diabetes", DIABETES_TAGS, patients.iloc[rows]),
+        )
         for kind, tags, part in kinds:
-            path = folder / name / f"{kind}.csv"
+            path = folder / name / f"{kind.replace(' ', '-')}.csv"
             path.parent.mkdir(parents=True, exist_ok=True)
             part.to_csv(path, index=False)
             tables[name].append(Table(name=kind, tags=tags, path=path, description=f"{kind} of {name}"))

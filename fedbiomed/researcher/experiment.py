@@ -139,7 +139,7 @@ class Experiment(ExperimentViews):
             return 0
         job, strategy, nodes = self._ready()
         round_ = self._round_current
-        with self._shown_progress() as progress, job.undone_on_failure(round_):
+        with self._shown_progress() as progress, self._aggregator.undone_on_failure(), job.undone_on_failure(round_):
             job.nodes = sample(strategy, round_, nodes)
             updates = RoundUpdates(round_, job.nodes, strategy, self._aggregator)
             progress.begin_round(round_, self._round_limit, job.nodes)
@@ -157,7 +157,9 @@ class Experiment(ExperimentViews):
         """What the nodes' half of the algorithm needs: small arguments, and large ones."""
         self._aggregator.set_fds(self._fds)
         self._aggregator.set_training_plan_type(job.training_plan.type())
-        self._aggregator.check_values(n_updates=self._training_args.get("num_updates"), training_plan=job.training_plan)
+        n_updates = self._training_args["num_updates"]
+        is_cut_short = self._training_args["dry_run"] and n_updates
+        self._aggregator.check_values(n_updates=1 if is_cut_short else n_updates, training_plan=job.training_plan)
         return self._aggregator.create_aggregator_args(job.training_plan.get_model_params(), job.nodes)
 
     def _take_over(self, round_: int, job: Job, params: Params, points: list[Point]) -> None:
@@ -172,7 +174,8 @@ class Experiment(ExperimentViews):
         round_ = self._round_current
         with self._shown_progress() as progress:
             progress.begin_round(round_ - 1, self._round_limit, job.nodes, what="validation after round")
-            job.start_nodes_training_round(round_, *self._aggregator_args(job), do_training=False, on_progress=progress.hear)
+            small, _ = self._aggregator_args(job)  # large ones are for training
+            job.start_nodes_training_round(round_, small, {}, do_training=False, on_progress=progress.hear)
             self._history.set_round(round_, reports(round_, job))
             progress.end_round({}, job.failures.get(round_, {}))
 

@@ -45,6 +45,7 @@ class RoundUpdates:
             if isinstance(verdict, str):
                 self._refused[node_id] = verdict
             else:
+                self._aggregator.hear(node_id, reply)
                 self._aggregator.add(node_id, reply["params"], verdict)
                 self._good.append(node_id)
         except (AggregationError, FedbiomedResponsesError) as error:
@@ -70,7 +71,11 @@ class RoundUpdates:
             raise FedbiomedStrategyError(
                 f"{ErrorNumbers.FB407.name}: 0 of {len(self._sampled)} nodes answered round {self._round}: {reasons}"
             )
-        params, weights, _, _ = self._strategy.refine(job.training_replies[self._round], self._round)
+        replies = job.training_replies[self._round]
+        params, weights, _, _ = self._strategy.refine(replies, self._round)
+        for reply in replies:
+            if reply["node_id"] in params:
+                self._aggregator.hear(reply["node_id"], reply)
         return self._aggregator.aggregate(params, weights)
 
 

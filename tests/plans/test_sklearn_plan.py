@@ -8,8 +8,8 @@ import pytest
 from sklearn.linear_model import Perceptron, SGDClassifier, SGDRegressor
 from sklearn.metrics import accuracy_score, mean_squared_error
 
-from fedbiomed.common.constants import TrainingPlans
-from fedbiomed.common.data import DataManager
+from fedbiomed.common.constants import ProcessTypes, TrainingPlans
+from fedbiomed.common.data import DataManager, NPDataLoader
 from fedbiomed.common.exceptions import (
     FedbiomedDPControllerError,
     FedbiomedError,
@@ -338,6 +338,51 @@ def test_no_samples_is_a_clear_error():
 
 def test_gpu_is_passed_over():
     ready(*REGRESSION, use_gpu=True).training_routine(node_args={"gpu": True, "gpu_num": 3, "gpu_only": True})
+
+
+def test_proximal_term_is_left_out_and_that_is_said(caplog):
+    with_mu = trained(*REGRESSION, fedprox_mu=0.5)[0]
+    assert "fedprox_mu is left out" in caplog.text
+    assert np.array_equal(with_mu.model().coef_, trained(*REGRESSION)[0].model().coef_)
+
+
+@pytest.mark.parametrize("warm", [True, False])
+def test_warm_start_is_applied_and_changes_no_step(warm):
+    plan = trained(CLASSES_2[0], {**CLASSES_2[1], "warm_start": warm}, epochs=2)[0]
+    assert plan.model().get_params()["warm_start"] is warm
+    assert np.array_equal(plan.model().coef_, trained(*CLASSES_2, epochs=2)[0].model().coef_)
+
+
+def test_balanced_classes_are_refused_with_what_to_do():
+    # the shares of the classes are those of a node, so `balanced` would be another loss on each
+    with pytest.raises(FedbiomedModelError, match="balanced"):
+        ready(CLASSES_2[0], {**CLASSES_2[1], "class_weight": "balanced"})
+
+
+# --- pre-processing
+
+
+def halved(loader):
+    """The first half of the rows."""
+    rows = len(loader.dataset) // 2
+    return NPDataLoader(dataset=loader.dataset[:rows], target=loader.target[:rows], batch_size=2)
+
+
+def test_preprocess_works_on_the_training_loader():
+    plan, monitor = ready(*CLASSES_2), Monitor()
+    plan.add_preprocess(halved, ProcessTypes.DATA_LOADER)
+    plan.training_routine(history_monitor=monitor)
+    assert {(m["total_samples"], m["batch_samples"], m["num_batches"]) for m in monitor.heard} == {(6, 2, 3)}
+
+
+def test_preprocess_that_returns_something_else_is_refused():
+    plan = ready(*CLASSES_2)
+    plan.add_preprocess(list, ProcessTypes.DATA_LOADER)
+    with pytest.raises(FedbiomedTrainingPlanError, match="must return a NPDataLoader, not a list"):
+        plan.training_routine()
+
+
+# --- what is refused
 
 
 def test_differential_privacy_and_other_optimizers_are_refused():

@@ -1,5 +1,7 @@
 """Hooks, steps and parameters of torch plans."""
 
+import collections
+
 import pytest
 import torch
 from torch import nn
@@ -375,6 +377,23 @@ def test_batches_may_be_nested():
     assert [m["batch_samples"] for m in monitor.heard] == [3, 1]
 
 
+Scan = collections.namedtuple("Scan", ["image", "age"])
+
+
+def test_batches_may_be_named_tuples():
+    def step(self, data, target):
+        return ((self.model()(data.image) - target) ** 2).mean() + data.age.sum() * 0
+
+    class Scans(torch.utils.data.Dataset):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            return Scan(torch.ones(1), torch.ones(1)), torch.ones(1)
+
+    assert len(trained(variant(training_data=lambda self: DataManager(Scans()), training_step=step))[1].heard) == 2
+
+
 class Named(torch.utils.data.Dataset):
     """Inputs that are no tensors."""
 
@@ -413,6 +432,21 @@ def test_gpu_asked_for_where_there_is_none_trains_on_the_cpu(offer, caplog):
     assert plan.model().weight.device.type == "cpu"
     assert "training on the CPU" in caplog.text
     assert slope(plan) == slope(trained(Line)[0])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
+def test_gpu_is_used_and_the_model_comes_back():
+    devices = set()
+
+    def step(self, data, target):
+        devices.update((data.device.type, self.model().weight.device.type))
+        return Line.training_step(self, data, target)
+
+    plan = ready(variant(training_step=step), use_gpu=True, fedprox_mu=1.0)
+    plan.training_routine(node_args={"gpu": True, "gpu_num": 0, "gpu_only": False})
+    assert devices == {"cuda"}
+    assert plan.model().weight.device.type == "cpu"
+    assert slope(plan) == pytest.approx(slope(trained(Line, fedprox_mu=1.0)[0]), rel=1e-5)
 
 
 # --- pre-processing

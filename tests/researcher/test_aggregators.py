@@ -14,7 +14,7 @@ from fedbiomed.common.constants import TrainingPlans
 from fedbiomed.common.exceptions import AggregationError, FedbiomedAggregatorError, FedbiomedBreakpointError
 from fedbiomed.common.plugins import load_class, member_names
 from fedbiomed.researcher import aggregators
-from fedbiomed.researcher.aggregators import Aggregator, FedAverage, federated_averaging, initialize, weighted_sum
+from fedbiomed.researcher.aggregators import Aggregator, FedAverage, Scaffold, federated_averaging, initialize, weighted_sum
 
 
 class FedMedian(Aggregator):
@@ -33,6 +33,8 @@ def aggregator_classes() -> list[type[Aggregator]]:
     return [c for c in found if not inspect.isabstract(c)] + [FedMedian]
 
 
+START = {"w": np.array([0.0, 1.0]), "b": np.array(0.25)}
+REPLY = {"optimizer_args": {"lr": {"w": 0.1, "b": 0.1}}}
 UPDATES = {"node_a": {"w": np.array([1.0, 2.0]), "b": np.array(0.5)}, "node_b": {"w": np.array([3.0, 6.0]), "b": np.array(0.5)}}
 
 
@@ -41,15 +43,24 @@ def aggregator(request):
     return request.param()
 
 
-def folded(aggregator, updates, weights):
+def begun(aggregator, node_ids):
+    """Begin a round as the loop does."""
     aggregator.begin(0)
+    aggregator.check_values(n_updates=2, training_plan=None)
+    aggregator.create_aggregator_args(START, list(node_ids))
+    for node_id in node_ids:
+        aggregator.hear(node_id, REPLY)
+
+
+def folded(aggregator, updates, weights):
+    begun(aggregator, updates)
     for node_id, params in updates.items():
         aggregator.add(node_id, params, weights[node_id])
     return aggregator.finish()
 
 
 def test_the_family_is_found():
-    assert {FedAverage, FedMedian} <= set(aggregator_classes())
+    assert {FedAverage, FedMedian, Scaffold} <= set(aggregator_classes())
 
 
 def test_equal_updates_give_themselves(aggregator):
@@ -77,7 +88,7 @@ def test_updates_stay_untouched(aggregator):
 
 
 def test_a_round_does_not_remember_the_one_before(aggregator):
-    aggregator.begin(0)
+    begun(aggregator, UPDATES)
     aggregator.add("node_a", {"other": np.ones(3)}, 5)  # a round that was broken off
     first = folded(aggregator, UPDATES, {"node_a": 1, "node_b": 1})
     second = folded(aggregator, {"node_b": UPDATES["node_b"]}, {"node_b": 7})
@@ -88,7 +99,7 @@ def test_a_round_does_not_remember_the_one_before(aggregator):
 
 
 def test_a_node_counts_once(aggregator):
-    aggregator.begin(0)
+    begun(aggregator, UPDATES)
     aggregator.add("node_a", UPDATES["node_a"], 1)
     with pytest.raises(AggregationError, match="node_a came twice"):
         aggregator.add("node_a", UPDATES["node_a"], 1)
@@ -107,7 +118,7 @@ def test_there_is_nothing_to_finish_without_updates_or_weights(aggregator):
 def test_every_node_gets_arguments(aggregator):
     small, large = aggregator.create_aggregator_args(UPDATES["node_a"], ["node_a", "node_b"])
     assert small == {node: {"aggregator_name": aggregator.aggregator_name} for node in ("node_a", "node_b")}
-    assert large == {"node_a": {}, "node_b": {}}
+    assert large.keys() == {"node_a", "node_b"}
     json.dumps(small)
 
 
@@ -116,6 +127,22 @@ def test_it_is_told_of_the_experiment(aggregator):
     assert aggregator.set_fds(data) is data
     assert aggregator.set_training_plan_type(TrainingPlans.TorchTrainingPlan) is TrainingPlans.TorchTrainingPlan
     assert aggregator.check_values(n_updates=3, training_plan=None)
+
+
+def test_a_round_that_fails_leaves_it_as_it_was(aggregator):
+    folded(aggregator, UPDATES, {"node_a": 1, "node_b": 1})
+    before = aggregator.create_aggregator_args(START, ["node_a", "node_b"])
+
+    def broken_off():
+        with aggregator.undone_on_failure():
+            folded(aggregator, UPDATES, {"node_a": 3, "node_b": 1})
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        broken_off()
+    after = aggregator.create_aggregator_args(START, ["node_a", "node_b"])
+    assert repr(after) == repr(before)
+    assert np.allclose(folded(aggregator, UPDATES, {"node_a": 1, "node_b": 1})["w"], [2.0, 4.0])
 
 
 def test_its_state_goes_through_json(aggregator, tmp_path):

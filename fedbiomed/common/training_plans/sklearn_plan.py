@@ -1,5 +1,6 @@
 """Training plans on scikit-learn's linear models with stochastic gradient descent."""
 
+import logging
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, cast
@@ -14,6 +15,8 @@ from fedbiomed.common.training_plans.base_plan import BaseTrainingPlan, HistoryM
 from fedbiomed.common.training_plans.evaluation import evaluate, metric_values, named
 from fedbiomed.common.training_plans.iterations import training_batches
 from fedbiomed.common.training_plans.user_code import call_user
+
+logger = logging.getLogger(__name__)
 
 
 class SKLearnTrainingPlan(BaseTrainingPlan):
@@ -78,6 +81,8 @@ class SKLearnTrainingPlan(BaseTrainingPlan):
         """See `BaseTrainingPlan`."""
         self._preprocess()
         self._require_training_data()
+        if self._arguments["fedprox_mu"] is not None:
+            logger.warning("fedprox_mu is left out: the proximal term is for torch plans")
         model = self._linear_model()
         for batch in training_batches(self.training_data_loader, self.training_args()):
             loss = model.train(batch.data, batch.target)

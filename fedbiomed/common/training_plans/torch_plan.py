@@ -15,6 +15,9 @@ from fedbiomed.common.models.torch_model import TorchModel
 from fedbiomed.common.optimizers.native import NativeTorchOptimizer
 from fedbiomed.common.training_args import TrainingArgs
 from fedbiomed.common.training_plans.base_plan import BaseTrainingPlan, HistoryMonitor
+from fedbiomed.common.training_plans.correction_choice import chosen_corrections
+from fedbiomed.common.training_plans.corrections.correction import Correction
+from fedbiomed.common.training_plans.devices import choose_device
 from fedbiomed.common.training_plans.evaluation import evaluate, metric_values, named
 from fedbiomed.common.training_plans.iterations import Batch, training_batches
 from fedbiomed.common.training_plans.user_code import call_user
@@ -33,6 +36,7 @@ class TorchTrainingPlan(BaseTrainingPlan):
         super().__init__()
         self._optimizer: NativeTorchOptimizer | None = None
         self._initial_params: dict[str, torch.Tensor] = {}
+        self._corrections: list[Correction] = []
 
     # --- hooks
 
@@ -101,11 +105,14 @@ class TorchTrainingPlan(BaseTrainingPlan):
         """See `BaseTrainingPlan`."""
         self._preprocess()
         self._require_training_data()
+        self._corrections = chosen_corrections(self._arguments, self._aggregator_args)
         device = self._choose_device(node_args)
         module: nn.Module = self.model().to(device)
         module.train()
         self._initial_params = {name: p.detach().clone() for name, p in module.named_parameters() if p.requires_grad}
         try:
+            for correction in self._corrections:
+                correction.begin(module, self._initial_params)
             for batch in training_batches(self.training_data_loader, self.training_args()):
                 loss = self._train_on(batch, device)
                 if batch.is_reported and history_monitor is not None:
@@ -115,7 +122,7 @@ class TorchTrainingPlan(BaseTrainingPlan):
         self._optimizer_args = {**self._optimizer_args, "lr": self.optimizer().learning_rates(module)}
 
     def _train_on(self, batch: Batch, device: torch.device) -> torch.Tensor:
-        """One step; returns the loss without the proximal term."""
+        """One step; returns the plan's own loss, without corrections."""
         self.optimizer().zero_grad()
         loss = call_user(self, "training_step", _moved(batch.data, device), _moved(batch.target, device))
         if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
@@ -123,31 +130,21 @@ class TorchTrainingPlan(BaseTrainingPlan):
             raise FedbiomedTrainingPlanError(f"FB605: training_step() must return a loss of one number, not {found}")
         if not loss.requires_grad:
             raise FedbiomedTrainingPlanError("FB605: training_step() must return a loss that depends on the model's parameters")
-        mu = self._arguments["fedprox_mu"]
-        corrected = loss if mu is None else loss + mu / 2 * self._squared_distance()
-        corrected.backward()
+        followed = loss
+        for correction in self._corrections:
+            followed = correction.corrected_loss(followed)
+        torch.autograd.backward(followed)
+        for correction in self._corrections:
+            correction.correct_gradients()
         self.optimizer().step()
         return loss
 
-    def _squared_distance(self) -> torch.Tensor:
-        """How far the trainable parameters are from where training began (Li et al. 2020, arXiv:1812.06127)."""
-        module: nn.Module = self.model()
-        begun = self._initial_params
-        return torch.stack([((p - begun[name]) ** 2).sum() for name, p in module.named_parameters() if p.requires_grad]).sum()
-
     def _choose_device(self, node_args: Mapping[str, Any] | None) -> torch.device:
-        """The researcher asks, the node decides: a GPU where it offers one and it is asked for, or where it allows nothing else."""
-        offer = {"gpu": False, "gpu_num": None, "gpu_only": False, **(node_args or {})}
-        is_wanted = offer["gpu_only"] or (offer["gpu"] and self._arguments["use_gpu"])
-        if not is_wanted or not torch.cuda.is_available():
-            if self._arguments["use_gpu"] or offer["gpu_only"]:
-                logger.warning("training on the CPU: this node offers no GPU")
-            return torch.device("cpu")
-        number = offer["gpu_num"]
-        if number is not None and not 0 <= number < torch.cuda.device_count():
-            logger.warning("there is no GPU %s on this node, taking the first", number)
-            number = None
-        return torch.device("cuda" if number is None else f"cuda:{number}")
+        gpu_count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        name, warning = choose_device(use_gpu=self._arguments["use_gpu"], node_args=node_args, gpu_count=gpu_count)
+        if warning:
+            logger.warning(warning)
+        return torch.device(name)
 
     def testing_routine(
         self, metric: MetricTypes | None, metric_args: Mapping[str, Any], history_monitor: HistoryMonitor | None, before_train: bool
@@ -195,5 +192,6 @@ def _moved(values: Any, device: torch.device) -> Any:
     if isinstance(values, dict):
         return {name: _moved(value, device) for name, value in values.items()}
     if isinstance(values, tuple | list):
-        return type(values)(_moved(value, device) for value in values)
+        moved = [_moved(value, device) for value in values]
+        return type(values)(*moved) if hasattr(values, "_fields") else type(values)(moved)
     raise FedbiomedTrainingPlanError(f"FB605: a batch holds tensors in tuples, lists or dicts, not {type(values).__name__}")

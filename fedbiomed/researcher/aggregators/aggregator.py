@@ -1,7 +1,8 @@
 """What an aggregator is. Deriving from it and defining `aggregate` is enough."""
 
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ from fedbiomed.common.params import Params
 class Aggregator(ABC):
     """Turns the updates of a round into the next parameters.
 
-    The loop calls `begin`, `add` for each good reply as it comes, and `finish`. Here these collect the updates and call `aggregate`
-    at the end; an aggregator that can work on one update at a time overrides them and needs memory for one model only.
+    The loop calls `begin`, `hear` and `add` for each good reply as it comes, and `finish`. Here these collect the updates and call
+    `aggregate` at the end; an aggregator that can work on one update at a time overrides them and needs memory for one model only.
 
     Args:
         aggregator_name: under which it is known to the nodes' plans; the name of the class by default.
@@ -47,6 +48,17 @@ class Aggregator(ABC):
         """Forget the updates of an earlier round, finished or not."""
         self._updates, self._weights = {}, {}
 
+    def hear(self, node_id: str, reply: Mapping[str, Any]) -> None:  # noqa: B027  may be left out
+        """Hear what a reply tells beside its parameters, before they are added; here it does not matter.
+
+        Args:
+            node_id: whose it is.
+            reply: as in `Responses`: `optimizer_args`, `sample_size` and so on.
+
+        Raises:
+            AggregationError: this aggregator needs something that the reply does not tell.
+        """
+
     def add(self, node_id: str, params: Mapping[str, Any], weight: float) -> None:
         """Take one node's update in.
 
@@ -73,6 +85,17 @@ class Aggregator(ABC):
             raise AggregationError(f"cannot aggregate {len(updates)} updates whose weights sum to {total}")
         self.begin(0)
         return self.aggregate(updates, {node_id: weight / total for node_id, weight in weights.items()})
+
+    @contextlib.contextmanager
+    def undone_on_failure(self) -> Iterator[None]:
+        """Put all attributes back as they were when the block raises; so a state is renewed by a new object, never changed in place."""
+        before = dict(vars(self))
+        try:
+            yield
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
 
     def check_values(self, *args: Any, **kwargs: Any) -> bool:
         """Whether the settings of the experiment suit this aggregator; called before each round.

@@ -1,0 +1,1 @@
+"""The nodes' half of federated algorithms on torch plans: one file per algorithm."""

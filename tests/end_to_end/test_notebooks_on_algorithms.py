@@ -1,0 +1,36 @@
+"""The notebooks on algorithms run as they stand, and show what they say."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.notebooks import Hospitals, started
+
+
+@pytest.fixture(scope="module")
+def hospitals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospitals]:
+    """Three, of which none has seen more than five of the ten digits."""
+    yield from started(tmp_path_factory.mktemp("algorithms"), 3, "--no-plan-approval")
+
+
+def last_row(texts: list[str], column: str) -> list[float]:
+    """Numbers of the first printed table of one row that has such a column, without the row's own name."""
+    table = next(text for text in texts if column in text and len(text.splitlines()) == 2)
+    return [float(number) for number in re.findall(r"\d+\.\d+", table.splitlines()[1])]
+
+
+def test_scaffold(hospitals: Hospitals, tmp_path: Path) -> None:
+    done = hospitals.run("scaffold", tmp_path)
+    averaged, corrected = last_row(done.texts, "Scaffold")
+    assert corrected > averaged
+    assert "rounds done: 9" in done.text
+    assert done.pictures == 2
+
+
+def test_fedprox(hospitals: Hospitals, tmp_path: Path) -> None:
+    done = hospitals.run("fedprox", tmp_path)
+    drifts = last_row(done.texts, "mu 0.3")
+    assert drifts == sorted(drifts, reverse=True)
+    assert done.pictures == 2
