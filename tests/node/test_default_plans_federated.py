@@ -26,9 +26,12 @@ OPTIONS = {
 @pytest.fixture
 def requests(tmp_path: Path) -> Iterator[Requests]:
     """A researcher beside one node that requires approval."""
-    with memory_federation(tmp_path, 0) as federation, federation.node(0, plan_approval=True):
-        with federation.researcher(tmp_path / "researcher") as connected:
-            yield connected
+    with (
+        memory_federation(tmp_path, 0) as federation,
+        federation.node(0, plan_approval=True),
+        federation.researcher(tmp_path / "researcher") as connected,
+    ):
+        yield connected
 
 
 def written(path: Path, text: str) -> str:
