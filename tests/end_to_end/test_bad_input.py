@@ -125,7 +125,8 @@ def test_an_unapproved_plan(tmp_path):
         plan = experiment.training_plan_file(display=False)
         sent = started.requests.training_plan_approve(plan, description="a line")
         assert list(sent.values()) == [True]
-        waiting = json.loads(command("node", "plan", "list", "--dir", node, "--json").stdout)
+        plans = json.loads(command("node", "plan", "list", "--dir", node, "--json").stdout)
+        waiting = [plan for plan in plans if plan["training_plan_type"] != "default"]
         assert [row["training_plan_status"] for row in waiting] == ["Pending"]
         with pytest.raises(FedbiomedStrategyError, match=r"ending|approv"):
             experiment.run_once()
