@@ -100,5 +100,6 @@ class ErrorNumbers(Enum):
     FB605 = "FB605: training plan error"
     FB606 = "FB606: training plan security error"
     FB611 = "FB611: metric error"
+    FB621 = "FB621: optimizer error"
     FB632 = "FB632: data manager error"
     FB999 = "FB999: unknown error"
