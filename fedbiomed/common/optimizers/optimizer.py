@@ -185,6 +185,10 @@ class Optimizer:
         _mapped(self._engine.get_state(), found.append)
         return found
 
+    def __repr__(self) -> str:
+        regularizers = [regularizer.name for regularizer in self._engine.regularizers]
+        return f"Optimizer(lr={self.lr:g}, decay={self._engine.w_decay:g}, modules={self.module_names}, regularizers={regularizers})"
+
     def _received(self, name: str, content: Any) -> AuxVar | None:
         """The variables for a module, those of several nodes aggregated in their order."""
         if isinstance(content, AuxVar):
