@@ -33,8 +33,8 @@ class DeclearnOptimizer(BaseOptimizer):
     def init_training(self) -> None:
         """See `BaseOptimizer`; states of the round before go where the model is."""
         self.optimizer.init_round()
-        places = {name: getattr(value, "device", None) for name, value in self._model.get_gradients().items()}
-        if any(place is not None and place.type != "cpu" for place in places.values()):
+        places = {name: getattr(value, "device", "cpu") for name, value in self._model.get_gradients().items()}
+        if any(str(place) != "cpu" for place in places.values()):
             self.optimizer.map_vectors(lambda vector: _placed(vector, places))
 
     def step(self) -> None:
