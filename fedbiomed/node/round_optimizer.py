@@ -31,7 +31,10 @@ def restore(optimizer: BaseOptimizer, path: str) -> list[str]:
     except (FedbiomedError, OSError) as error:
         logger.warning("the optimizer begins anew", exc_info=True)
         return [f"FB314: the optimizer's state of the round before is not used, it begins anew: {error}"]
-    return [f"FB314: of the optimizer, {', '.join(anew)} begins anew: the state of the round before has nothing for it"] if anew else []
+    if anew:
+        logger.warning("of the optimizer, %s begins anew", ", ".join(anew))
+        return [f"FB314: of the optimizer, {', '.join(anew)} begins anew: the state of the round before has nothing for it"]
+    return []
 
 
 def keep(optimizer: BaseOptimizer, path: str) -> str | None:
