@@ -133,5 +133,6 @@ class ErrorNumbers(Enum):
     FB613 = "FB613: dataset error"
     FB614 = "FB614: data loading block error"
     FB615 = "FB615: data loading plan error"
+    FB621 = "FB621: optimizer error"
     FB632 = "FB632: data manager error"
     FB999 = "FB999: unknown error"

@@ -256,11 +256,10 @@ class Reader:
         coefs = self._value(depth + 1)
         if not isinstance(coefs, dict) or not all(isinstance(name, str) and hasattr(coef, "dtype") for name, coef in coefs.items()):
             raise FedbiomedValueError("a Vector is a map of arrays by name")
-        import declearn.model.api  # heavy, and only needed for files of declearn's optimizers
-        import declearn.model.torch  # makes vectors of tensors known to it
+        from fedbiomed.common.declearn_library import Vector  # heavy, and only needed for files of declearn's optimizers
 
         try:
-            return declearn.model.api.Vector.build(coefs)  # type: ignore[attr-defined]  # its stubs do not list it
+            return Vector.build(coefs)
         except TypeError as error:
             raise FedbiomedValueError(f"a Vector cannot be built: {error}") from error
 

@@ -24,7 +24,6 @@ from fedbiomed.common.constants import OrderState
 from fedbiomed.common.exceptions import (
     FedbiomedError,
     FedbiomedNodeStoreError,
-    FedbiomedOptimizerError,
     FedbiomedRepositoryError,
     FedbiomedSecureAggregationError,
     FileStoreError,
@@ -40,7 +39,7 @@ from fedbiomed.node.datasets import DatasetRegistry
 from fedbiomed.node.heartbeat import Heartbeat
 from fedbiomed.node.orders import CLOCK_SKEW_S, Order, OrderBook
 from fedbiomed.node.plan_source import MAX_SOURCE_BYTES
-from fedbiomed.node.state import NodeStates, new_state_id
+from fedbiomed.node.state import NodeStates, OptimizerFile, new_state_id
 from fedbiomed.node.task import RoundResult, RoundTask
 from fedbiomed.node.worker import StopSignal, Worker
 
@@ -153,8 +152,8 @@ class OrderRunner:
             task, source, stop=stop, limit_s=limit_s, on_progress=lambda report: self._tools.heartbeat.report(order, report)
         )
         if task.state_id is not None:
-            _require_file(Path(task.result))
-            self._tools.states.save(task.state_id, request.job_id, request.round)
+            _require_file(Path(task.result), "result")
+            self._tools.states.save(task.state_id, request.job_id, request.round, _optimizer_file(task, result))
         reply = self._draft(request, task, result, time.monotonic() - began)
         self._advance(order, OrderState.TRAINED, encode(reply))
         return reply
@@ -167,8 +166,6 @@ class OrderRunner:
             )
         if self._tools.config.force_secure_aggregation:
             raise FedbiomedSecureAggregationError("FB300: this node trains with secure aggregation only, and the order has none")
-        if request.aux_files:
-            raise FedbiomedOptimizerError("FB300: auxiliary variables were sent, which no optimizer of this version takes")
         if request.plan.size > MAX_SOURCE_BYTES:
             raise FileStoreError(f"FB300: a training plan of {request.plan.size} bytes, at most {MAX_SOURCE_BYTES} are read")
         if request.state_id is not None:
@@ -186,10 +183,13 @@ class OrderRunner:
             path = folder / f"aggregator_{number}.mpk"
             self._get(ref, path)
             aggregator_files[name] = str(path)
+        for number, ref in enumerate(request.aux_files):
+            self._get(ref, folder / f"aux_{number}.mpk")
         return source, self._task(request, dataset, folder, aggregator_files)
 
     def _task(self, request: TrainRequest, dataset: dict[str, Any], folder: Path, aggregator_files: dict[str, str]) -> RoundTask:
         config = self._tools.config
+        former_state = None if request.state_id is None else self._tools.states.require(request.state_id, request.job_id)
         return RoundTask(
             request_id=request.request_id,
             researcher_id=request.researcher_id,
@@ -202,6 +202,9 @@ class OrderRunner:
             model_args=request.model_args,
             aggregator_args=request.aggregator_args,
             aggregator_files=aggregator_files,
+            aux_files=[str(folder / f"aux_{number}.mpk") for number in range(len(request.aux_files))],
+            former_state=None if former_state is None else str(former_state),
+            state=str(folder / "state.mpk"),
             params=str(folder / "params.mpk"),
             dataset_id=request.dataset_id,
             dataset_path=dataset["path"],
@@ -328,9 +331,17 @@ def _reply(request: TrainRequest, node_id: str, **content: Any) -> TrainReply:
     )
 
 
-def _require_file(path: Path) -> None:
+def _require_file(path: Path, what: str) -> None:
     if path.is_symlink() or not path.is_file():
-        raise WorkerError("FB314: the training process left no result file")
+        raise WorkerError(f"FB314: the training process left no {what} file")
+
+
+def _optimizer_file(task: RoundTask, result: RoundResult) -> OptimizerFile | None:
+    """What the training process left of its optimizer for the next round."""
+    if result.optimizer_type is None:
+        return None
+    _require_file(Path(task.state), "optimizer's state")
+    return OptimizerFile(result.optimizer_type, Path(task.state))
 
 
 def _gpu_args(setting: str, *, is_only: bool) -> dict[str, Any]:

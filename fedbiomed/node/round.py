@@ -11,11 +11,13 @@ from fedbiomed.common.data.data_manager import DataManager
 from fedbiomed.common.data.loading_plan import DataLoadingPlan
 from fedbiomed.common.exceptions import FedbiomedError, FedbiomedRoundError, FedbiomedTrainingPlanError
 from fedbiomed.common.metrics import MetricTypes
+from fedbiomed.common.optimizers.base import BaseOptimizer
 from fedbiomed.common.serializer import Serializer
 from fedbiomed.common.training_args import TrainingArgs
 from fedbiomed.common.training_plans.base_plan import BaseTrainingPlan
 from fedbiomed.common.training_plans.source import load_plan_from_bytes
 from fedbiomed.common.training_plans.user_code import call_function, call_user, make_plan
+from fedbiomed.node import round_optimizer
 from fedbiomed.node.round_monitor import RoundMonitor
 from fedbiomed.node.task import RoundReport, RoundResult, RoundTask
 
@@ -71,14 +73,17 @@ class Round:
         """
         plan = self._prepare_plan()
         self._set_params(plan)
+        self._prepare_optimizer(plan)
         self._attach_data(plan)
         self._validate(plan, before_train=True)
         if not self._task.training:
             return self._result(0, {})
         timing = self._train(plan)
+        aux = _optimizer_of(plan).get_aux()
         self._validate(plan, before_train=False)
-        self._write(plan)
-        return self._result(_sample_count(plan), timing)
+        kept = round_optimizer.keep(_optimizer_of(plan), self._task.state)
+        self._write(plan, aux)
+        return self._result(_sample_count(plan), timing, kept)
 
     def _prepare_plan(self) -> BaseTrainingPlan:
         plan_class = self._plans.load(self._task.plan_class)
@@ -94,6 +99,15 @@ class Round:
         if not isinstance(content, dict) or not isinstance(content.get("model_weights"), dict):
             raise FedbiomedRoundError("FB314: the file of parameters has no `model_weights`")
         plan.set_model_params(content["model_weights"])
+
+    def _prepare_optimizer(self, plan: BaseTrainingPlan) -> None:
+        """Give the optimizer its state of the round before, then what the researcher's optimizer tells."""
+        if not self._task.training:
+            return
+        optimizer = _optimizer_of(plan)
+        if self._task.former_state is not None:
+            self._remarks += round_optimizer.restore(optimizer, self._task.former_state)
+        optimizer.set_aux(round_optimizer.received_aux(self._task.aux_files))
 
     def _attach_data(self, plan: BaseTrainingPlan) -> None:
         plan.set_dataset_path(self._task.dataset_path)
@@ -170,7 +184,7 @@ class Round:
         call_user(plan, "training_routine", history_monitor=self._monitor, node_args=self._task.node_args)
         return {"rtime_training": time.perf_counter() - began, "ptime_training": time.process_time() - processor_began}
 
-    def _write(self, plan: BaseTrainingPlan) -> None:
+    def _write(self, plan: BaseTrainingPlan, aux: dict[str, Any]) -> None:
         weights = call_user(plan, "after_training_params")
         content = {
             "researcher_id": self._task.researcher_id,
@@ -179,7 +193,7 @@ class Round:
             "node_id": self._task.node_id,
             "model_weights": weights,
             "optimizer_args": plan.optimizer_args(),
-            "optim_aux_var": {},
+            "optim_aux_var": aux,
             "encrypted": False,
             "encryption_factor": None,
         }
@@ -188,8 +202,16 @@ class Round:
         except OSError as error:
             raise FedbiomedRoundError(f"FB314: the node cannot write the result to its disk: {error.strerror}") from error
 
-    def _result(self, sample_size: int, timing: dict[str, float]) -> RoundResult:
-        return RoundResult(sample_size=sample_size, msg="; ".join(self._remarks)[:2000], timing=timing, metrics=self._monitor.points())
+    def _result(self, sample_size: int, timing: dict[str, float], optimizer_type: str | None = None) -> RoundResult:
+        msg = "; ".join(self._remarks)[:2000]
+        return RoundResult(sample_size=sample_size, msg=msg, timing=timing, metrics=self._monitor.points(), optimizer_type=optimizer_type)
+
+
+def _optimizer_of(plan: BaseTrainingPlan) -> BaseOptimizer:
+    optimizer = call_user(plan, "optimizer")
+    if not isinstance(optimizer, BaseOptimizer):
+        raise FedbiomedTrainingPlanError(f"FB605: optimizer() of the plan must return a BaseOptimizer, not {type(optimizer).__name__}")
+    return optimizer
 
 
 def _sample_count(plan: BaseTrainingPlan) -> int:

@@ -16,6 +16,7 @@ from fedbiomed.common.messages.message import is_json
 
 MAX_FRAME_BYTES = 160 << 10
 SOURCE_PIECE_BYTES = 64 << 10
+_MAX_NAME = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,9 @@ class RoundTask:
         dataset_path: what the plan finds as `self.dataset_path`; None where the data lie at no path.
         dataset_parameters: what the operator said of the dataset beside the path.
         loading_plan: plan and blocks, as `DataLoadingPlan.serialize` gives them.
+        aux_files: auxiliary variables of the researcher's optimizer.
+        former_state: the optimizer's state of the round before, if there is one.
+        state: where its state after this round shall lie.
         state_id: goes into the result file; None for a validation.
         result: where the result file shall lie.
         minimum_samples: refuse to train on fewer.
@@ -46,6 +50,9 @@ class RoundTask:
     model_args: dict[str, Any]
     aggregator_args: dict[str, Any]
     aggregator_files: dict[str, str]
+    aux_files: list[str]
+    former_state: str | None
+    state: str
     params: str
     dataset_id: str
     dataset_path: str | None
@@ -90,14 +97,17 @@ class RoundResult:
         msg: for users: what did not go well without ending the round.
         timing: seconds: `rtime_training`, `ptime_training`.
         metrics: as in `TrainReply`.
+        optimizer_type: of whose state there is a file; None: there is none.
     """
 
     sample_size: int
     msg: str
     timing: dict[str, float]
     metrics: tuple[dict[str, Any], ...]
+    optimizer_type: str | None = None
 
     def __post_init__(self) -> None:
+        _check(self.optimizer_type is None or (isinstance(self.optimizer_type, str) and len(self.optimizer_type) <= _MAX_NAME), "result")
         _check(type(self.sample_size) is int and self.sample_size >= 0 and isinstance(self.msg, str), "result")
         _check(_are_numbers(self.timing), "result")
         _check(all(isinstance(point, dict) and is_json(point) for point in self.metrics), "result")

@@ -26,6 +26,7 @@ _PRELOADED = (
     "pandas",
     "fedbiomed.common.training_plans.torch_plan",
     "fedbiomed.common.training_plans.sklearn_plan",
+    "fedbiomed.common.optimizers.declearn_optimizer",
 )
 _MAX_COMMAND_BYTES = 16
 

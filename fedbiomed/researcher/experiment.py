@@ -4,14 +4,14 @@ import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from fedbiomed.common.constants import ErrorNumbers
 from fedbiomed.common.exceptions import FedbiomedExperimentError
 from fedbiomed.common.params import Params
 from fedbiomed.common.training_args import TrainingArgs
 from fedbiomed.common.training_plans.base_plan import BaseTrainingPlan
-from fedbiomed.researcher import breakpoints, random_states
+from fedbiomed.researcher import breakpoints, random_states, server_optimizer
 from fedbiomed.researcher import experiment_checks as checks
 from fedbiomed.researcher.aggregated_params import AggregatedParams
 from fedbiomed.researcher.aggregators.aggregator import Aggregator
@@ -25,6 +25,9 @@ from fedbiomed.researcher.job import Job
 from fedbiomed.researcher.requests import Requests
 from fedbiomed.researcher.round_updates import RoundUpdates, reports, sample
 from fedbiomed.researcher.strategies.strategy import Strategy
+
+if TYPE_CHECKING:
+    from fedbiomed.common.optimizers.optimizer import Optimizer
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +43,7 @@ class Experiment(ExperimentViews):
         nodes: nodes that are searched; None for all.
         training_data: nodes and datasets; None with tags: the network is searched now.
         aggregator: an object or a class; None for `FedAverage`.
-        agg_optimizer: not in this version.
+        agg_optimizer: an `Optimizer` that takes the way from the former parameters to the aggregate as a gradient.
         node_selection_strategy: an object, or a class that takes the data set; None for `DefaultStrategy`.
         round_limit: how many rounds there shall be in all.
         training_plan_class: the plan; or its class name in the file of the next argument.
@@ -67,7 +70,7 @@ class Experiment(ExperimentViews):
         nodes: Sequence[str] | None = None,
         training_data: FederatedDataSet | Mapping[str, Any] | None = None,
         aggregator: Aggregator | type[Aggregator] | None = None,
-        agg_optimizer: None = None,
+        agg_optimizer: "Optimizer | None" = None,
         node_selection_strategy: Strategy | type[Strategy] | None = None,
         round_limit: int | None = None,
         training_plan_class: type[BaseTrainingPlan] | str | None = None,
@@ -139,14 +142,17 @@ class Experiment(ExperimentViews):
             return 0
         job, strategy, nodes = self._ready()
         round_ = self._round_current
-        with self._shown_progress() as progress, self._aggregator.undone_on_failure(), job.undone_on_failure(round_):
+        undone = server_optimizer.undone_on_failure(self._agg_optimizer)
+        with self._shown_progress() as progress, self._aggregator.undone_on_failure(), job.undone_on_failure(round_), undone:
             job.nodes = sample(strategy, round_, nodes)
-            updates = RoundUpdates(round_, job.nodes, strategy, self._aggregator)
+            aux = server_optimizer.AuxTotal(self._agg_optimizer)
+            updates = RoundUpdates(round_, job.nodes, strategy, self._aggregator, aux)
             progress.begin_round(round_, self._round_limit, job.nodes)
-            job.start_nodes_training_round(round_, *self._aggregator_args(job), on_reply=updates.add, on_progress=progress.hear)
+            args, aux_var = self._aggregator_args(job), server_optimizer.aux_to_send(self._agg_optimizer)
+            job.start_nodes_training_round(round_, *args, optim_aux_var=aux_var, on_reply=updates.add, on_progress=progress.hear)
             points = reports(round_, job)
             progress.end_round(last_losses(points), updates.failures(job))
-            self._take_over(round_, job, updates.aggregate(job), points)
+            self._take_over(round_, job, self._stepped(job, updates.aggregate(job), aux), points)
         if self._save_breakpoints:
             self.breakpoint()
         if test_after:
@@ -161,6 +167,11 @@ class Experiment(ExperimentViews):
         is_cut_short = self._training_args["dry_run"] and n_updates
         self._aggregator.check_values(n_updates=1 if is_cut_short else n_updates, training_plan=job.training_plan)
         return self._aggregator.create_aggregator_args(job.training_plan.get_model_params(), job.nodes)
+
+    def _stepped(self, job: Job, aggregate: Params, aux: server_optimizer.AuxTotal) -> Params:
+        """The next parameters: the aggregate, or what the optimizer makes of the way to it."""
+        aux.hand_over()
+        return server_optimizer.stepped(self._agg_optimizer, job.training_plan.get_model_params(only_trainable=True), aggregate)
 
     def _take_over(self, round_: int, job: Job, params: Params, points: list[Point]) -> None:
         """The end of a good round."""
@@ -241,7 +252,7 @@ class Experiment(ExperimentViews):
             "experimentation_folder": self._folder,
             "tags": self._tags,
             "aggregator": self._aggregator.save_state_breakpoint(folder),
-            "agg_optimizer": None,
+            "agg_optimizer": server_optimizer.save(self._agg_optimizer, folder),
             "node_selection_strategy": strategy.save_state_breakpoint(),
             "aggregated_params": {
                 str(round_): {"params_path": breakpoints.linked(params["params_path"], folder)}
@@ -282,6 +293,7 @@ class Experiment(ExperimentViews):
             tags=state["tags"],
             training_data=data,
             aggregator=restored_aggregator(state["aggregator"]),
+            agg_optimizer=server_optimizer.load(state["agg_optimizer"]),
             node_selection_strategy=restored_strategy(state["node_selection_strategy"], data),
             round_limit=state["round_limit"],
             training_plan_class=state["training_plan_class"],

@@ -5,7 +5,7 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedbiomed.common.config import ResearcherConfig
 from fedbiomed.common.constants import ErrorNumbers
@@ -13,6 +13,7 @@ from fedbiomed.common.exceptions import FedbiomedExperimentError
 from fedbiomed.common.training_args import TrainingArgs
 from fedbiomed.common.training_plans.base_plan import BaseTrainingPlan
 from fedbiomed.researcher import experiment_checks as checks
+from fedbiomed.researcher import server_optimizer
 from fedbiomed.researcher.aggregators.aggregator import Aggregator
 from fedbiomed.researcher.aggregators.fedavg import FedAverage
 from fedbiomed.researcher.connect import open_config
@@ -20,6 +21,9 @@ from fedbiomed.researcher.datasets import FederatedDataSet
 from fedbiomed.researcher.job import Job
 from fedbiomed.researcher.requests import Requests
 from fedbiomed.researcher.strategies.strategy import Strategy
+
+if TYPE_CHECKING:
+    from fedbiomed.common.optimizers.optimizer import Optimizer
 
 logger = logging.getLogger(__name__)
 _DEFAULT_FOLDER = re.compile(r"Experiment_(\d{4,})")
@@ -39,6 +43,7 @@ class ExperimentSettings:
         self._nodes: list[str] | None = None
         self._fds: FederatedDataSet | None = None
         self._aggregator: Aggregator = FedAverage()
+        self._agg_optimizer: Optimizer | None = None
         self._strategy: Strategy | None = None
         self._round_limit: int | None = None
         self._round_current = 0
@@ -66,8 +71,9 @@ class ExperimentSettings:
         """How updates become the next parameters."""
         return self._aggregator
 
-    def agg_optimizer(self) -> None:
-        """None: this version has no optimizer on the researcher's side."""
+    def agg_optimizer(self) -> "Optimizer | None":
+        """The optimizer on the researcher's side; None: the aggregate is taken as it is."""
+        return self._agg_optimizer
 
     def strategy(self) -> Strategy | None:
         """Who takes part and whose reply counts; None as long as there is no training data."""
@@ -179,9 +185,14 @@ class ExperimentSettings:
         self._aggregator = checks.aggregator(aggregator)
         return self._aggregator
 
-    def set_agg_optimizer(self, agg_optimizer: None) -> None:
-        """Only None is possible in this version."""
-        checks.absent("agg_optimizer", agg_optimizer, "an optimizer on the researcher's side")
+    def set_agg_optimizer(self, agg_optimizer: "Optimizer | None") -> "Optimizer | None":
+        """Set the optimizer that takes the way from the former parameters to the aggregate as a gradient; None for none.
+
+        Raises:
+            FedbiomedExperimentError: it is no `Optimizer` (one of declearn will do).
+        """
+        self._agg_optimizer = server_optimizer.of(agg_optimizer)
+        return self._agg_optimizer
 
     def set_strategy(self, node_selection_strategy: Strategy | type[Strategy] | None) -> Strategy | None:
         """Set who takes part: an object, a class, or None for `DefaultStrategy`; none without training data."""

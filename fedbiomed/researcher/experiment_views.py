@@ -75,7 +75,7 @@ class ExperimentViews(ExperimentSettings):
             "Aggregator": self._aggregator.aggregator_name,
             "Strategy": None if self._strategy is None else type(self._strategy).__name__,
             "Job": None if self._job is None else self._job.id,
-            "Aggregator Optimizer": None,
+            "Aggregator Optimizer": self._agg_optimizer,
             "Training Plan Path": self._plan_path,
             "Training Plan Class": getattr(self._plan_class, "__name__", self._plan_class),
             "Model Arguments": self._model_args,

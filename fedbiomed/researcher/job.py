@@ -226,7 +226,10 @@ class Job:
         """
         shared, by_node = self._prepare_agg_optimizer_aux_var(aux_var, self.nodes)
         url = self._files.upload_for_round(self._files.dump("aux_var_shared", shared)) if shared else None
-        urls = {node_id: self._files.upload_for_round(self._files.dump(f"aux_var_node_{node_id}", own)) for node_id, own in by_node.items()}
+        urls = {
+            node_id: self._files.upload_for_round(self._files.dump(f"aux_var_node_{node_id}", own), readers=(node_id,))
+            for node_id, own in by_node.items()
+        }
         return url, urls
 
     def _prepare_agg_optimizer_aux_var(

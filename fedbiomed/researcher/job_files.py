@@ -96,9 +96,9 @@ class JobFiles:
             self._shelves[self._shelf_name()] = set()
         return self.upload_for_round(path)
 
-    def upload_for_round(self, path: Path) -> str:
-        """Store a file beside the parameters of the round; it goes with them."""
-        url = self._put(path, self._shelf_name())
+    def upload_for_round(self, path: Path, readers: Sequence[str] = ()) -> str:
+        """Store a file beside the parameters of the round, with which it goes; for these readers only, if any are named."""
+        url = self._put(path, self._shelf_name(), readers)
         self._shelf_bytes += path.stat().st_size
         self._shelves[self._shelf_name()].add(url)
         return url
@@ -141,8 +141,8 @@ class JobFiles:
         if self._is_temporary:
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _put(self, path: Path, shelf: str) -> str:
-        ref = self.store.put(path, experiment=shelf, readers=self._readers)
+    def _put(self, path: Path, shelf: str, readers: Sequence[str] = ()) -> str:
+        ref = self.store.put(path, experiment=shelf, readers=tuple(readers) or self._readers)
         url = self.store.url(ref)
         self._refs[url] = ref
         return url

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import pandas
 
 PARAMS = "params"
+# What may be as large as the model, and is not kept after it was read.
+_LARGE = (PARAMS, "optim_aux_var")
 # Keys of a reply that lie in the node's result file, and what they are called there.
 FILE_KEYS: Mapping[str, str] = {
     PARAMS: "model_weights",
@@ -29,8 +31,8 @@ _KEYS = (
 class TrainingReply(dict[str, Any]):
     """One node's reply to a training order: a dict whose heavy values are read from `params_path` at each access.
 
-    `params` is not kept after it was read, so that the replies of many rounds take no memory; what is small stays. A value that is
-    assigned is kept. `dict(reply)` gives everything.
+    `params` and `optim_aux_var` are not kept after they were read, so that the replies of many rounds take no memory; what is small
+    stays. A value that is assigned is kept. `dict(reply)` gives everything.
 
     Args:
         values: all keys but those of `FILE_KEYS`; `params_path` names the result file, or is None for a validation-only reply.
@@ -52,10 +54,11 @@ class TrainingReply(dict[str, Any]):
         return record
 
     def release(self) -> None:
-        """Forget the parameters; they are read again when somebody looks at them."""
-        if dict.get(self, "params_path"):
-            dict.__setitem__(self, PARAMS, None)
-            self._unread.add(PARAMS)
+        """Forget what is large; it is read again when somebody looks at it."""
+        for name in _LARGE if dict.get(self, "params_path") else ():
+            if dict.get(self, name):
+                dict.__setitem__(self, name, None)
+                self._unread.add(name)
 
     def without_file(self) -> dict[str, Any]:
         """A plain dict of what does not lie in the file (which JSON can hold)."""

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedbiomed.common.constants import ErrorNumbers
-from fedbiomed.common.exceptions import AggregationError, FedbiomedResponsesError, FedbiomedStrategyError
+from fedbiomed.common.exceptions import AggregationError, FedbiomedOptimizerError, FedbiomedResponsesError, FedbiomedStrategyError
 from fedbiomed.common.params import Params
 from fedbiomed.researcher.aggregators.aggregator import Aggregator
 from fedbiomed.researcher.history import Point, points_of
 from fedbiomed.researcher.job import Job
+from fedbiomed.researcher.server_optimizer import AuxTotal
 from fedbiomed.researcher.strategies.strategy import Strategy
 
 logger = logging.getLogger(__name__)
@@ -24,11 +25,12 @@ class RoundUpdates:
         sampled: nodes that are asked.
         strategy: whose reply counts.
         aggregator: how updates become the next parameters.
+        aux: takes the auxiliary variables of those nodes whose reply counts.
     """
 
-    def __init__(self, round_: int, sampled: Sequence[str], strategy: Strategy, aggregator: Aggregator) -> None:
+    def __init__(self, round_: int, sampled: Sequence[str], strategy: Strategy, aggregator: Aggregator, aux: AuxTotal) -> None:
         self._round, self._sampled = round_, list(sampled)
-        self._strategy, self._aggregator = strategy, aggregator
+        self._strategy, self._aggregator, self._aux = strategy, aggregator, aux
         self._is_judged_at_end = inspect.getattr_static(type(strategy), "refine") is not inspect.getattr_static(Strategy, "refine")
         self._good: list[str] = []
         self._refused: dict[str, str] = {}
@@ -45,10 +47,12 @@ class RoundUpdates:
             if isinstance(verdict, str):
                 self._refused[node_id] = verdict
             else:
+                aux = self._aux.checked(node_id, reply["optim_aux_var"])
                 self._aggregator.hear(node_id, reply)
                 self._aggregator.add(node_id, reply["params"], verdict)
+                self._aux.add(aux)
                 self._good.append(node_id)
-        except (AggregationError, FedbiomedResponsesError) as error:
+        except (AggregationError, FedbiomedOptimizerError, FedbiomedResponsesError) as error:
             self._refused[node_id] = str(error)
 
     def failures(self, job: Job) -> dict[str, str]:
@@ -61,6 +65,7 @@ class RoundUpdates:
         Raises:
             FedbiomedStrategyError: not enough good replies: how many, which nodes, why.
             FedbiomedAggregatorError: the updates cannot be aggregated.
+            FedbiomedOptimizerError: a reply that a strategy's `refine` took has auxiliary variables that do not fit.
         """
         failures = self.failures(job)
         if not self._is_judged_at_end:
@@ -76,6 +81,7 @@ class RoundUpdates:
         for reply in replies:
             if reply["node_id"] in params:
                 self._aggregator.hear(reply["node_id"], reply)
+                self._aux.add(self._aux.checked(reply["node_id"], reply["optim_aux_var"]))
         return self._aggregator.aggregate(params, weights)
 
 

@@ -246,7 +246,7 @@ def test_a_cancelled_order_ends_at_once_and_the_next_one_begins(site, tmp_path):
         ({"dataset_id": "dataset_other"}, "FB313"),
         ({"state_id": "node_state_other"}, "node_state_other"),
         ({"secagg": {"scheme": "lom"}}, "secure aggregation"),
-        ({"aux_files": (nowhere(),)}, "auxiliary"),
+        ({"aux_files": (nowhere(),)}, "FB2|no such|file"),
         ({"plan": nowhere()}, "FB2|no such|file"),
         ({"params": nowhere()}, "FB2|no such|file"),
         ({"plan_class": "OtherPlan"}, "OtherPlan"),

@@ -151,9 +151,9 @@ def test_orders_outlive_the_process(tmp_path):
         assert OrderBook(store).next_open().state == OrderState.RUNNING
 
 
-def test_a_state_is_known_for_its_job_only(store):
+def test_a_state_is_known_for_its_job_only(store, tmp_path):
     clock = Clock(0.0)
-    states = NodeStates(store, now=clock)
+    states = NodeStates(store, tmp_path / "states", now=clock)
     state_id = new_state_id()
     states.save(state_id, "job_1", 0)
     states.require(state_id, "job_1")

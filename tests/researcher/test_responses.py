@@ -42,11 +42,13 @@ def test_params_are_read_from_the_file_when_looked_at(result: Path) -> None:
     np.testing.assert_array_equal(one.get("params")["w"], [0.0, 1.0, 2.0])
     assert one["optimizer_args"] == {"lr": 0.1}
     assert one["encryption_factor"] is None
+    assert one["optim_aux_var"] == {"m": {"k": 1}}
     assert one["params"] is not one["params"]  # nothing is kept: many rounds take no memory
     result.unlink()
-    assert one["optim_aux_var"] == {"m": {"k": 1}}  # what is small is
-    with pytest.raises(FedbiomedResponsesError, match="node_params"):
-        one["params"]
+    assert one["optimizer_args"] == {"lr": 0.1}  # what is small is
+    for large in ("params", "optim_aux_var"):
+        with pytest.raises(FedbiomedResponsesError, match="node_params"):
+            one[large]
 
 
 def test_params_stay_between_load_and_release(result: Path) -> None:

@@ -6,5 +6,6 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from declearn.model.sklearn import NumpyVector
     from declearn.model.torch import TorchVector
+    from declearn.optimizer import Optimizer as TheirOptimizer
 
-__all__ = ["NumpyVector", "TorchVector"]
+__all__ = ["NumpyVector", "TheirOptimizer", "TorchVector"]

@@ -35,8 +35,8 @@ class MemoryFederation:
         return self.root / f"data_{index}"
 
     @contextlib.contextmanager
-    def node(self, index: int, **settings: object) -> Iterator[Node]:
-        """Start one node."""
+    def node(self, index: int, *, is_new: bool = True, **settings: object) -> Iterator[Node]:
+        """Start one node, or start it again."""
         told = {"plan_approval": False, **settings}
         config = NodeConfig(root=self.root / f"node_{index}", id=f"node_{index}", **told)  # type: ignore[arg-type]
         save(config)
@@ -45,7 +45,8 @@ class MemoryFederation:
         bus = MemoryBus(self.broker, config.id, will=presence(config, f"boot_{index}", is_online=False))
         files = MemoryFileStore(self.files, config.id)
         with NodeStore(config.database) as store:
-            DatasetRegistry(store).add(name="rows", data_type="csv", tags=TAGS, path=self.data(index) / "rows.csv")
+            if is_new:
+                DatasetRegistry(store).add(name="rows", data_type="csv", tags=TAGS, path=self.data(index) / "rows.csv")
             with bus, Node(config, bus, files, store, worker=self.worker, boot_id=f"boot_{index}") as node:
                 bus.connect(5)
                 yield node
@@ -62,8 +63,8 @@ class MemoryFederation:
 
 
 @contextlib.contextmanager
-def memory_federation(root: Path, nodes: int) -> Iterator[MemoryFederation]:
-    """Start so many nodes; all of it ends with the block."""
+def memory_federation(root: Path, nodes: int, *, warm: bool = True) -> Iterator[MemoryFederation]:
+    """Start so many nodes; all of it ends with the block. `warm`: begin with a round of another experiment."""
     config = NodeConfig(root=root / "worker", id="node_worker")
     save(config)
     with contextlib.ExitStack() as stack:
@@ -72,7 +73,7 @@ def memory_federation(root: Path, nodes: int) -> Iterator[MemoryFederation]:
         federation = MemoryFederation(root, worker)
         for index in range(nodes):
             stack.enter_context(federation.node(index))
-        if nodes:
+        if warm and nodes:
             warm_up(federation)
         yield federation
 

@@ -33,6 +33,29 @@ class Model(ABC):
         """
 
     @abstractmethod
+    def zero_gradients(self) -> None:
+        """Forget gradients."""
+
+    @abstractmethod
+    def get_gradients(self) -> Params:
+        """Gradients of the trainable parameters by name, where the model is; zeros for one that has none."""
+
+    @abstractmethod
+    def trainable_copies(self) -> Params:
+        """Copies of the trainable parameters, where the model is."""
+
+    @abstractmethod
+    def apply_updates(self, updates: Mapping[str, Any]) -> None:
+        """Add to trainable parameters.
+
+        Args:
+            updates: by name, of the parameters' shapes.
+
+        Raises:
+            FedbiomedModelError: a name or shape is not that of a trainable parameter.
+        """
+
+    @abstractmethod
     def export(self, filename: str | Path) -> None:
         """Write the model to a file of its library's format, for re-use here.
 

@@ -3,7 +3,8 @@
 import pickle
 import zlib
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from fedbiomed.common.params import Params
 
 _Array = np.ndarray[Any, Any]
 _NAMES = ("intercept_", "coef_")
+_UNIT_RATE: Mapping[str, Any] = {"learning_rate": "constant", "eta0": 1.0}
 _BROKEN_FILE = (pickle.UnpicklingError, ValueError, TypeError, LookupError, AttributeError, ImportError, EOFError, zlib.error)
 
 
@@ -39,6 +41,7 @@ class SkLearnModel(Model):
         self._n_features = n_features
         self._outputs = outputs
         self._rule = self._checked_rule()
+        self._gradients: Params = {}
         self._make_ready()
 
     @property
@@ -85,6 +88,25 @@ class SkLearnModel(Model):
         Raises:
             FedbiomedTrainingError: shapes do not fit, a label is not one of the classes, or a weight is no longer a finite number.
         """
+        new, loss = self._mean_step(inputs, targets)
+        self._estimator.coef_ = new.coef.reshape(self._estimator.coef_.shape)
+        self._estimator.intercept_ = new.intercept
+        return loss
+
+    def compute_gradients(self, inputs: _Array, targets: _Array) -> float:
+        """As `train`, but the weights stay as they are: the mean step, negated, is kept as the gradient of this batch.
+
+        It is the gradient of loss and penalty where the learning rate is 1, see `unit_rate`.
+        """
+        new, loss = self._mean_step(inputs, targets)
+        start = self.get_weights()
+        self._gradients = {
+            "intercept_": start["intercept_"] - new.intercept,
+            "coef_": start["coef_"] - new.coef.reshape(start["coef_"].shape),
+        }
+        return loss
+
+    def _mean_step(self, inputs: _Array, targets: _Array) -> tuple[LinearWeights, float]:
         rows = np.asarray(inputs, dtype=np.float64)
         if rows.ndim != 2 or rows.shape[1] != self._n_features:
             raise FedbiomedTrainingError(f"a batch has the shape {rows.shape}, n_features says (n, {self._n_features})")
@@ -94,15 +116,54 @@ class SkLearnModel(Model):
         new, loss = mean_step(self._rule, start, rows, coded, importance=importance, step=self._estimator.t_)
         if not (np.isfinite(new.coef).all() and np.isfinite(new.intercept).all()):
             raise FedbiomedTrainingError("a weight is no longer a finite number: the data hold NaN or too large values; scale them")
-        self._estimator.coef_ = new.coef.reshape(self._estimator.coef_.shape)
-        self._estimator.intercept_ = new.intercept
         self._estimator.t_ += len(rows)
-        return loss
+        return new, loss
 
     def predict(self, inputs: _Array) -> _Array:
         """What scikit-learn predicts for a batch, `(n,)`."""
         predicted: _Array = self._estimator.predict(np.asarray(inputs, dtype=np.float64))
         return predicted
+
+    def zero_gradients(self) -> None:
+        """See `Model`."""
+        self._gradients = {}
+
+    def get_gradients(self) -> Params:
+        """See `Model`: those of the last `compute_gradients`."""
+        return {**{name: np.zeros_like(getattr(self._estimator, name)) for name in _NAMES}, **self._gradients}
+
+    def trainable_copies(self) -> Params:
+        """See `Model`: all of them."""
+        return self.get_weights()
+
+    def apply_updates(self, updates: Mapping[str, Any]) -> None:
+        """See `Model`.
+
+        Raises:
+            FedbiomedTrainingError: a weight is no longer a finite number.
+        """
+        for name, update in updates.items():
+            if name not in _NAMES or getattr(self._estimator, name).shape != update.shape:
+                raise FedbiomedModelError(f"an update of {name!r} with the shape {update.shape} fits to no parameter")
+            if not np.isfinite(update).all():
+                raise FedbiomedTrainingError(f"an update of {name!r} is no longer finite: lower the learning rate, scale the data")
+        for name, update in updates.items():
+            setattr(self._estimator, name, getattr(self._estimator, name) + update)
+
+    @contextmanager
+    def unit_rate(self) -> Iterator[dict[str, tuple[Any, Any]]]:
+        """Within the block the estimator's own learning rate is the constant 1; afterwards its hyper-parameters are as before.
+
+        Gives those that were changed: value before and within the block.
+        """
+        before, rule = self._estimator.get_params(), self._rule
+        try:
+            self._estimator.set_params(**_UNIT_RATE)
+            self._rule = self._checked_rule()
+            yield {name: (before[name], value) for name, value in _UNIT_RATE.items() if before[name] != value}
+        finally:
+            self._estimator.set_params(**{name: before[name] for name in _UNIT_RATE})
+            self._rule = rule
 
     def export(self, filename: str | Path) -> None:
         """Write the estimator with joblib.

@@ -78,6 +78,28 @@ class TorchModel(Model):
         """Names and parameters that training changes."""
         return ((name, parameter) for name, parameter in self._module.named_parameters() if parameter.requires_grad)
 
+    def zero_gradients(self) -> None:
+        """See `Model`."""
+        self._module.zero_grad()
+
+    def get_gradients(self) -> Params:
+        """See `Model`; dense."""
+        return {name: _gradient(parameter) for name, parameter in self.trainable()}
+
+    def trainable_copies(self) -> Params:
+        """See `Model`."""
+        return {name: parameter.detach().clone() for name, parameter in self.trainable()}
+
+    def apply_updates(self, updates: Mapping[str, Any]) -> None:
+        """See `Model`."""
+        trainable = dict(self.trainable())
+        for name, update in updates.items():
+            if name not in trainable or trainable[name].shape != update.shape:
+                raise FedbiomedModelError(f"an update of {name!r} with the shape {tuple(update.shape)} fits to no trainable parameter")
+        with torch.no_grad():
+            for name, update in updates.items():
+                trainable[name].add_(update.to(trainable[name].device))
+
     def predict(self, inputs: Any) -> np.ndarray[Any, Any]:
         """What the model gives for a batch, without gradients."""
         with torch.no_grad():
@@ -127,6 +149,12 @@ class TorchModel(Model):
 
 def _copy(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().to("cpu", copy=True)
+
+
+def _gradient(parameter: nn.Parameter) -> torch.Tensor:
+    if parameter.grad is None:
+        return torch.zeros_like(parameter, requires_grad=False)
+    return parameter.grad.detach().to_dense() if parameter.grad.is_sparse else parameter.grad.detach()
 
 
 def _as_tensor(name: str, value: Any) -> torch.Tensor:

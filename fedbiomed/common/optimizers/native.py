@@ -1,38 +1,43 @@
-"""The optimizers that the plans' own libraries bring."""
+"""The optimizers that the plans' own libraries bring; they begin anew in each round."""
 
+from contextlib import AbstractContextManager
 from typing import Any
 
-
-class NativeOptimizer:
-    """Wraps the optimizer of a library.
-
-    Args:
-        optimizer: the native one; None where the model itself does the steps.
-    """
-
-    def __init__(self, optimizer: Any) -> None:
-        self.optimizer = optimizer
+from fedbiomed.common.models.model import Model
+from fedbiomed.common.optimizers.base import BaseOptimizer
+from fedbiomed.common.optimizers.sklearn_processing import SklearnOptimizerProcessing
 
 
-class NativeTorchOptimizer(NativeOptimizer):
-    """Wraps a `torch.optim.Optimizer`; restarts in each round."""
+class NativeTorchOptimizer(BaseOptimizer):
+    """Wraps a `torch.optim.Optimizer`."""
 
     def zero_grad(self) -> None:
-        """Forget gradients."""
+        """See `BaseOptimizer`."""
         self.optimizer.zero_grad()
 
     def step(self) -> None:
-        """Change the parameters by their gradients."""
+        """See `BaseOptimizer`."""
         self.optimizer.step()
 
     def learning_rates(self, model: Any) -> dict[str, float]:
-        """Learning rate of each trainable parameter, by its name in the model."""
+        """See `BaseOptimizer`."""
         rates = {id(parameter): group["lr"] for group in self.optimizer.param_groups for parameter in group["params"]}
         return {name: float(rates[id(p)]) for name, p in model.named_parameters() if id(p) in rates}
 
 
-class NativeSkLearnOptimizer(NativeOptimizer):
-    """Stands for the stochastic gradient descent inside a scikit-learn model."""
+class NativeSkLearnOptimizer(BaseOptimizer):
+    """Stands for the stochastic gradient descent inside a scikit-learn model, which does the steps."""
 
-    def __init__(self) -> None:
-        super().__init__(None)
+    def __init__(self, model: Model, optimizer: None = None) -> None:
+        super().__init__(model, optimizer)
+
+    def step(self) -> None:
+        """Nothing: the model has done it."""
+
+    def learning_rates(self, model: Any) -> dict[str, float]:
+        """None: scikit-learn's rates change from sample to sample."""
+        return {}
+
+    def optimizer_processing(self) -> AbstractContextManager[Any]:
+        """See `BaseOptimizer`."""
+        return SklearnOptimizerProcessing(self._model, is_declearn_optimizer=False)

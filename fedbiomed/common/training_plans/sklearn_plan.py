@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from fedbiomed.common.constants import TrainingPlans
-from fedbiomed.common.exceptions import FedbiomedOptimizerError, FedbiomedTrainingPlanError
+from fedbiomed.common.exceptions import FedbiomedTrainingPlanError
 from fedbiomed.common.metrics import MetricTypes
 from fedbiomed.common.models.sklearn_model import SGDClassifierModel, SkLearnModel
+from fedbiomed.common.optimizers.base import BaseOptimizer
 from fedbiomed.common.optimizers.native import NativeSkLearnOptimizer
+from fedbiomed.common.optimizers.wrap import sklearn_optimizer
 from fedbiomed.common.training_args import TrainingArgs
 from fedbiomed.common.training_plans.base_plan import BaseTrainingPlan, HistoryMonitor
 from fedbiomed.common.training_plans.evaluation import evaluate, metric_values, named
@@ -23,17 +25,19 @@ class SKLearnTrainingPlan(BaseTrainingPlan):
     """A plan whose model is `SGDClassifier` or `SGDRegressor`; a user's class defines `training_data`.
 
     In each batch every sample does one `partial_fit` from the parameters at the batch's start; the mean of the resulting displacements is
-    applied.
+    applied. Where `init_optimizer` returns an optimizer, that is done with a learning rate of 1, and the mean displacement, negated, is
+    the gradient for that optimizer.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._model: SkLearnModel | None = None
+        self._optimizer: BaseOptimizer | None = None
 
     # --- hooks
 
-    def init_optimizer(self, optimizer_args: dict[str, Any]) -> None:
-        """Nothing: the model does the steps itself. Other optimizers are not in this version."""
+    def init_optimizer(self, optimizer_args: dict[str, Any]) -> Any:
+        """An `Optimizer` or one of declearn; None, unless overridden: the model does the steps itself. May also take no argument."""
 
     def builtin_dependencies(self) -> list[str]:
         """See `BaseTrainingPlan`."""
@@ -67,15 +71,15 @@ class SKLearnTrainingPlan(BaseTrainingPlan):
         self._seed()
         self.configure_dependencies()
         self._model = self.build_model(self._model_args)
-        if self._call_hook("init_optimizer", dict(self._optimizer_args)) is not None:
-            raise FedbiomedOptimizerError(
-                "FB605: init_optimizer() of a scikit-learn plan returns nothing: other optimizers are not in this version"
-            )
+        self._optimizer = sklearn_optimizer(self._model, self._call_hook("init_optimizer", dict(self._optimizer_args)))
 
-    def optimizer(self) -> NativeSkLearnOptimizer:
+    def optimizer(self) -> BaseOptimizer:
         """See `BaseTrainingPlan`."""
-        self._wrapped()
-        return NativeSkLearnOptimizer()
+        if self._optimizer is None:
+            raise FedbiomedTrainingPlanError(
+                f"FB605: the optimizer of {type(self).__name__} has not been built yet: call post_init() first"
+            )
+        return self._optimizer
 
     def training_routine(self, history_monitor: HistoryMonitor | None = None, node_args: Mapping[str, Any] | None = None) -> None:
         """See `BaseTrainingPlan`."""
@@ -83,11 +87,15 @@ class SKLearnTrainingPlan(BaseTrainingPlan):
         self._require_training_data()
         if self._arguments["fedprox_mu"] is not None:
             logger.warning("fedprox_mu is left out: the proximal term is for torch plans")
-        model = self._linear_model()
-        for batch in training_batches(self.training_data_loader, self.training_args()):
-            loss = model.train(batch.data, batch.target)
-            if batch.is_reported and history_monitor is not None:
-                history_monitor.add_scalar(metric={f"Loss {model.loss_name}": loss}, **batch.scalars())
+        model, optimizer = self._linear_model(), self.optimizer()
+        learn = model.train if isinstance(optimizer, NativeSkLearnOptimizer) else model.compute_gradients
+        with optimizer.optimizer_processing():
+            optimizer.init_training()
+            for batch in training_batches(self.training_data_loader, self.training_args()):
+                loss = learn(batch.data, batch.target)
+                optimizer.step()
+                if batch.is_reported and history_monitor is not None:
+                    history_monitor.add_scalar(metric={f"Loss {model.loss_name}": loss}, **batch.scalars())
 
     def testing_routine(
         self, metric: MetricTypes | None, metric_args: Mapping[str, Any], history_monitor: HistoryMonitor | None, before_train: bool

@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from fedbiomed.common.constants import TrainingPlans
-from fedbiomed.common.exceptions import FedbiomedOptimizerError, FedbiomedTrainingPlanError
+from fedbiomed.common.exceptions import FedbiomedTrainingPlanError
 from fedbiomed.common.metrics import MetricTypes
 from fedbiomed.common.models.torch_model import TorchModel
-from fedbiomed.common.optimizers.native import NativeTorchOptimizer
+from fedbiomed.common.optimizers.base import BaseOptimizer
+from fedbiomed.common.optimizers.wrap import torch_optimizer
 from fedbiomed.common.training_args import TrainingArgs
 from fedbiomed.common.training_plans.base_plan import BaseTrainingPlan, HistoryMonitor
 from fedbiomed.common.training_plans.correction_choice import chosen_corrections
@@ -34,7 +35,7 @@ class TorchTrainingPlan(BaseTrainingPlan):
 
     def __init__(self) -> None:
         super().__init__()
-        self._optimizer: NativeTorchOptimizer | None = None
+        self._optimizer: BaseOptimizer | None = None
         self._initial_params: dict[str, torch.Tensor] = {}
         self._corrections: list[Correction] = []
 
@@ -49,7 +50,7 @@ class TorchTrainingPlan(BaseTrainingPlan):
         """Loss of one batch, a scalar tensor with gradient."""
 
     def init_optimizer(self, optimizer_args: dict[str, Any]) -> Any:
-        """Build the optimizer, Adam unless overridden; may also take no argument."""
+        """Build the optimizer: of torch, an `Optimizer`, or one of declearn; torch's Adam unless overridden; may take no argument."""
         return torch.optim.Adam(self.model().parameters(), **optimizer_args)
 
     def builtin_dependencies(self) -> list[str]:
@@ -82,14 +83,9 @@ class TorchTrainingPlan(BaseTrainingPlan):
         if not isinstance(module, nn.Module):
             raise FedbiomedTrainingPlanError(f"FB605: init_model() must return a torch.nn.Module, not {type(module).__name__}")
         self._model = TorchModel(module)
-        optimizer = self._call_hook("init_optimizer", dict(self._optimizer_args))
-        if not isinstance(optimizer, torch.optim.Optimizer):
-            raise FedbiomedOptimizerError(
-                f"FB605: init_optimizer() must return a torch optimizer, not {type(optimizer).__name__}; others are not in this version"
-            )
-        self._optimizer = NativeTorchOptimizer(optimizer)
+        self._optimizer = torch_optimizer(self._model, self._call_hook("init_optimizer", dict(self._optimizer_args)))
 
-    def optimizer(self) -> NativeTorchOptimizer:
+    def optimizer(self) -> BaseOptimizer:
         """See `BaseTrainingPlan`."""
         if self._optimizer is None:
             raise FedbiomedTrainingPlanError(
@@ -113,6 +109,7 @@ class TorchTrainingPlan(BaseTrainingPlan):
         try:
             for correction in self._corrections:
                 correction.begin(module, self._initial_params)
+            self.optimizer().init_training()
             for batch in training_batches(self.training_data_loader, self.training_args()):
                 loss = self._train_on(batch, device)
                 if batch.is_reported and history_monitor is not None:
