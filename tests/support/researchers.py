@@ -1,5 +1,7 @@
 """A researcher and scripted nodes in one process, over memory or over a real network."""
 
+import threading
+import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -52,7 +54,16 @@ class Stage:
     def requests(self) -> Requests:
         """A researcher on a line of its own; several share one id."""
         self.connections.append(self.connection(self.config()))
-        return Requests(self.connections[-1])
+        requests = Requests(self.connections[-1])
+        self._meet(requests)
+        return requests
+
+    def _meet(self, requests: Requests) -> None:
+        """Wait until the researcher knows who is there: of a node that appears later, it repeats an order that is under way."""
+        until = time.monotonic() + TIMEOUT_S
+        while not {node.node_id for node in self.nodes if node.is_there} <= set(requests.online_nodes()):
+            assert time.monotonic() < until
+            threading.Event().wait(0.005)
 
     def config(self, **where: Any) -> ResearcherConfig:
         """Its settings."""

@@ -65,6 +65,7 @@ class ScriptedNode:
 
     def appear(self, *, is_online: bool = True) -> None:
         """Retain a presence."""
+        self.is_there = is_online
         presence = Presence(component_id=self.node_id, boot_id=uuid.uuid4().hex, is_online=is_online, name=self.node_id)
         self.bus.publish(topics.presence(self._federation, self.node_id), encode(presence), retain=True)
 
