@@ -115,16 +115,24 @@ class ResearcherConfig(ComponentConfig):
         round_timeout_s: deadline of a round, whatever the nodes report.
         idle_timeout_s: a node of which nothing was heard for so long is left out of the round.
         offline_grace_s: a node whose line was cut is left out after so long, unless it comes back.
+        experiments_dir, tensorboard_dir: where experiments and TensorBoard's files go; relative to the component's folder, or absolute.
     """
 
     round_timeout_s: float = 3600.0
     idle_timeout_s: float = 90.0
     offline_grace_s: float = 30.0
+    experiments_dir: str = "var/experiments"
+    tensorboard_dir: str = "runs"
 
     @property
     def experiments(self) -> Path:
         """Folder of the experiments' folders."""
-        return self.var / "experiments"
+        return self.root / self.experiments_dir
+
+    @property
+    def tensorboard(self) -> Path:
+        """Folder of TensorBoard's files."""
+        return self.root / self.tensorboard_dir
 
     @property
     def tmp(self) -> Path:
@@ -137,10 +145,16 @@ _ENV = {
     "MQTT_BROKER_PORT": "broker_port",
     "UPLOADS_URL": "repository",
     "FBM_FEDERATION": "federation",
+    "FBM_REQUEST_TIMEOUT_S": "request_timeout_s",
 }
 _ENV_OF = {
     NodeConfig: {**_ENV, "NODE_ID": "id", "ENABLE_TRAINING_PLAN_APPROVAL": "plan_approval"},
-    ResearcherConfig: {**_ENV, "RESEARCHER_ID": "id"},
+    ResearcherConfig: {
+        **_ENV,
+        "RESEARCHER_ID": "id",
+        "FBM_EXPERIMENTS_DIR": "experiments_dir",
+        "FBM_TENSORBOARD_DIR": "tensorboard_dir",
+    },
 }
 
 
@@ -155,8 +169,8 @@ def load(config_type: type[Config], root: Path, env: Mapping[str, str] = os.envi
     Args:
         config_type: `NodeConfig` or `ResearcherConfig`.
         root: the component's folder.
-        env: `MQTT_BROKER`, `MQTT_BROKER_PORT`, `UPLOADS_URL` or `UPLOADS_IP`, `FBM_FEDERATION`, `NODE_ID` or `RESEARCHER_ID`, and
-            `ENABLE_TRAINING_PLAN_APPROVAL` win over the file.
+        env: `MQTT_BROKER`, `MQTT_BROKER_PORT`, `UPLOADS_URL` or `UPLOADS_IP`, `FBM_FEDERATION`, `FBM_REQUEST_TIMEOUT_S`, `NODE_ID` or
+            `RESEARCHER_ID`, `ENABLE_TRAINING_PLAN_APPROVAL`, `FBM_EXPERIMENTS_DIR` and `FBM_TENSORBOARD_DIR` win over the file.
 
     Raises:
         FedbiomedConfigError: no component there, or a setting is unknown or wrong: which one, what was found, what is allowed.

@@ -19,6 +19,7 @@ from fedbiomed.researcher.monitor import Monitor
 from fedbiomed.researcher.progress import Progress
 from fedbiomed.researcher.requests import Requests
 from fedbiomed.researcher.responses import Responses
+from fedbiomed.researcher.stop_switch import StopSwitch
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -40,6 +41,7 @@ class ExperimentViews(ExperimentSettings):
         self._progress: Progress | None = None
         self._aggregated_params: dict[int, AggregatedParams] = {}
         self._history = History()
+        self._stop = StopSwitch()
 
     def aggregated_params(self) -> dict[int, AggregatedParams]:
         """By round: `params` (by name; read from the file at each access) and `params_path`."""
@@ -85,7 +87,7 @@ class ExperimentViews(ExperimentSettings):
             "Experiment folder": self._folder,
             "Experiment Path": self.experimentation_path(),
             "Breakpoint State": self._save_breakpoints,
-            "Secure Aggregation": self.secagg,
+            "Secure Aggregation": f"Active: {self._secagg.active}",
         }
         print(info_text(rows, self._missing()))  # noqa: T201  to show is what it is for
 
@@ -131,6 +133,7 @@ class ExperimentViews(ExperimentSettings):
             yield self._progress
             return
         with Progress(is_shown=self._show_progress) as progress:
+            self._stop.reset()
             self._progress = progress
             try:
                 yield progress
