@@ -97,8 +97,8 @@ class ExperimentViews(ExperimentSettings):
         Raises:
             FedbiomedExperimentError: there is no job.
         """
-        path = str(self._required_job().training_plan_file)
-        if checks.flag("display", display):
+        is_shown, path = checks.flag("display", display), str(self._required_job().training_plan_file)
+        if is_shown:
             print(Path(path).read_text(encoding="utf-8"))  # noqa: T201
         return path
 
@@ -124,7 +124,7 @@ class ExperimentViews(ExperimentSettings):
         Returns:
             By node: whether the plan was delivered, which does not mean approved.
         """
-        return self._connected().training_plan_approve(training_plan, description=description, nodes=list(nodes), timeout=timeout)
+        return self._connected().training_plan_approve(training_plan, description=description, nodes=nodes, timeout=timeout)
 
     @contextlib.contextmanager
     def _shown_progress(self) -> Iterator[Progress]:

@@ -12,6 +12,7 @@ from typing import Any, TypedDict
 
 from fedbiomed.common.argument_rules import refused
 from fedbiomed.common.config import ResearcherConfig
+from fedbiomed.common.constants import ID_PATTERN
 from fedbiomed.common.exceptions import FedbiomedUserInputError
 from fedbiomed.common.files import FileRef
 from fedbiomed.common.messages.approval import PlanApproveReply, PlanApproveRequest, PlanStatusReply, PlanStatusRequest
@@ -112,7 +113,7 @@ class Requests(metaclass=_OnePerSettings):
         Raises:
             FedbiomedUserInputError: another command, or wrong fields.
         """
-        _ids("client", None if client is None else [client])
+        _nodes(None if client is None else [client])
         return self._loose.send(msg, client, add_sequence=add_sequence)
 
     def get_messages(self, commands: Sequence[str] = ()) -> Responses:
@@ -183,7 +184,7 @@ class Requests(metaclass=_OnePerSettings):
         Raises:
             FedbiomedUserInputError: `nodes` is not a list of ids.
         """
-        found = self._datasets(ListRequest(**self.stamp()), _ids("nodes", nodes))
+        found = self._datasets(ListRequest(**self.stamp()), _nodes(nodes))
         if verbose:
             for node_id, datasets in found.items():
                 logger.info("datasets of node %s\n%s", node_id, _grid(datasets))
@@ -202,7 +203,7 @@ class Requests(metaclass=_OnePerSettings):
             FedbiomedUserInputError: `tags` is not a list of tags, or `nodes` not one of ids.
         """
         wanted = tuple(_ids("tags", [tags] if isinstance(tags, str) else tags) or ())
-        found = self._datasets(SearchRequest(**self.stamp(), tags=wanted), _ids("nodes", nodes))
+        found = self._datasets(SearchRequest(**self.stamp(), tags=wanted), _nodes(nodes))
         counts = ", ".join(f"{len(datasets)} on {node_id}" for node_id, datasets in found.items() if datasets)
         logger.info("search for %s: %s", ", ".join(wanted) or "any dataset", counts or "nothing")
         return {node_id: datasets for node_id, datasets in found.items() if datasets}
@@ -230,7 +231,7 @@ class Requests(metaclass=_OnePerSettings):
         Raises:
             FedbiomedUserInputError: `description` is no text, `nodes` no list of ids, or `timeout` no number of seconds.
         """
-        nodes = _ids("nodes", nodes) or ()
+        nodes = _nodes(nodes) or ()
         if not isinstance(description, str):
             raise refused(f"description must be text for the nodes' operators, not {description!r:.80}")
         timeout = _seconds(timeout)
@@ -301,6 +302,14 @@ def _ids(what: str, given: Any) -> NodeIds | None:
     if not isinstance(given, list | tuple) or not all(isinstance(name, str) and name for name in given):
         raise refused(f"{what} must be a list of strings, not {given!r:.80}")
     return list(given)
+
+
+def _nodes(given: Any) -> NodeIds | None:
+    found = _ids("nodes", given)
+    wrong = [name for name in found or () if not ID_PATTERN.fullmatch(name)]
+    if wrong:
+        raise refused(f"nodes: {wrong[0]!r:.80} is not an id (letters, digits, '_', '.' and '-'); ping_nodes() tells the ids")
+    return found
 
 
 def _seconds(given: Any) -> float:

@@ -3,19 +3,25 @@
 import io
 import json
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from fedbiomed.common import constants, exceptions
+import fedbiomed
+from fedbiomed.common import exceptions
 from fedbiomed.common.constants import (
     BiprimeType,
+    ComponentType,
     DataLoadingBlockTypes,
     DatasetTypes,
     ErrorNumbers,
     HashingAlgorithms,
+    ProcessTypes,
     SecaggElementTypes,
+    TrainingPlanApprovalStatus,
+    TrainingPlans,
     TrainingPlanStatus,
     UserRequestStatus,
     UserRoleType,
@@ -26,23 +32,30 @@ from fedbiomed.common.logger import FedLogger, logger
 from fedbiomed.common.transport.memory_bus import MemoryBroker, MemoryBus
 from fedbiomed.common.utils import raise_for_version_compatibility
 
-AREAS = [
-    *("Aggregator", "DataLoadingPlan", "DataLoadingPlanValue", "Dataset", "DatasetValue", "DataManager"),
-    *("DatasetManager", "DPController", "Environ", "Experiment", "FederatedDataSet", "LoadingBlock"),
-    *("LoadingBlockValue", "Logger", "Message", "Messaging", "Metric", "Optimizer", "TrainingPlanSecurityManager"),
-    *("Repository", "Responses", "Round", "Model", "Secagg", "SilentTermination", "SkLearnDataManager", "Strategy"),
-    *("TaskQueue", "TorchDataManager", "Training", "TrainingPlan", "DataQualityCheck", "Type", "UserInput", "Value"),
-    *("Certificate", "MPCController", "SecaggCrypter", "SecureAggregation", "Version", "NodeStateManager"),
-    "NodeStateAgent",
+ERRORS = [
+    *("FedbiomedAggregatorError", "FedbiomedDataLoadingPlanError", "FedbiomedDataLoadingPlanValueError", "FedbiomedDatasetError"),
+    *("FedbiomedDatasetValueError", "FedbiomedDataManagerError", "FedbiomedDatasetManagerError", "FedbiomedDPControllerError"),
+    *("FedbiomedEnvironError", "FedbiomedExperimentError", "FedbiomedFederatedDataSetError", "FedbiomedLoadingBlockError"),
+    *("FedbiomedLoadingBlockValueError", "FedbiomedLoggerError", "FedbiomedMessageError", "FedbiomedMessagingError"),
+    *("FedbiomedMetricError", "FedbiomedOptimizerError", "FedbiomedTrainingPlanSecurityManagerError", "FedbiomedRepositoryError"),
+    *("FedbiomedResponsesError", "FedbiomedRoundError", "FedbiomedModelError", "FedbiomedSecaggError"),
+    *("FedbiomedSilentTerminationError", "FedbiomedSkLearnDataManagerError", "FedbiomedStrategyError", "FedbiomedTaskQueueError"),
+    *("FedbiomedTorchDataManagerError", "FedbiomedTrainingError", "FedbiomedTrainingPlanError", "FedbiomedDataQualityCheckError"),
+    *("FedbiomedTypeError", "FedbiomedUserInputError", "FedbiomedValueError", "FedbiomedCertificateError"),
+    *("FedbiomedMPCControllerError", "FedbiomedSecaggCrypterError", "FedbiomedSecureAggregationError", "FedbiomedVersionError"),
+    *(
+        "FedbiomedNodeStateManagerError",
+        "FedbiomedNodeStateAgentError",
+    ),
 ]
 
 
-@pytest.mark.parametrize("area", AREAS)
-def test_each_area_has_its_error(area: str) -> None:
-    error = getattr(exceptions, f"Fedbiomed{area}Error")
+@pytest.mark.parametrize("name", ERRORS)
+def test_each_area_has_its_error(name: str) -> None:
+    error = getattr(exceptions, name)
     assert issubclass(error, FedbiomedError)
-    assert issubclass(error, TypeError) == (area == "Type")
-    assert issubclass(error, ValueError) == (area == "Value")
+    assert issubclass(error, TypeError) == (name == "FedbiomedTypeError")
+    assert issubclass(error, ValueError) == (name == "FedbiomedValueError")
     assert error.__doc__
 
 
@@ -61,7 +74,16 @@ def test_closed_sets() -> None:
     assert (UserRoleType.ADMIN, UserRoleType.USER) == (1, 2)
     assert [status.value for status in UserRequestStatus] == ["PENDING", "REJECTED"]
     assert TrainingPlanStatus.list() == ["requested", "registered", "default"]
-    assert constants.ProcessTypes.DATA_LOADER.value == 0
+    assert tuple(TrainingPlanStatus.list()) == (TrainingPlanStatus.REQUESTED, TrainingPlanStatus.REGISTERED, TrainingPlanStatus.DEFAULT)
+    approval = TrainingPlanApprovalStatus
+    assert (approval.APPROVED, approval.REJECTED, approval.PENDING) == ("Approved", "Rejected", "Pending")
+    assert (ProcessTypes.DATA_LOADER.value, ProcessTypes.PARAMS.value) == (0, 1)
+    assert (ComponentType.RESEARCHER, ComponentType.NODE) == ("RESEARCHER", "NODE")
+    assert (TrainingPlans.TorchTrainingPlan, TrainingPlans.SkLearnTrainingPlan) == ("TorchTrainingPlan", "SkLearnTrainingPlan")
+
+
+def test_the_package_tells_its_version() -> None:
+    assert re.fullmatch(r"\d+\.\d+\.\d+.*", fedbiomed.__version__)
 
 
 def test_names_of_loading_blocks_are_checked_where_they_are_defined() -> None:

@@ -479,3 +479,16 @@ def test_only_the_nodes_of_the_data_set_may_read_the_files(stage: MemoryStage) -
     with pytest.raises(FedbiomedRepositoryError, match="may not read"):
         b.files.get(order.params, stage.folder / "stolen.mpk")
     assert isinstance(b, ScriptedNode)
+
+
+def test_large_arguments_are_uploaded_once(stage: MemoryStage) -> None:
+    a, b = stage.node("a"), stage.node("b")
+    job = make_job(stage)
+    assert job.repo is job.requests.connection.files
+    same = {"correction": {"weight": np.ones((1, 1))}, "aggregator_name": "Scaffold"}
+    completed = job.upload_aggregator_args({a.node_id: {"step": 1}}, {a.node_id: same, b.node_id: same})
+    assert completed[a.node_id]["step"] == 1
+    assert completed[a.node_id]["correction"] == completed[b.node_id]["correction"]
+    assert set(completed[b.node_id]) == {"correction"}
+    assert set(completed[b.node_id]["correction"]) == {"arg_name", "filename", "url"}
+    assert job.aggregator_args == completed
