@@ -146,15 +146,21 @@ def used_by(name: ContractName, files: list[TestFile]) -> str | None:
 
 @cache
 def _derived(module: str, owner: str) -> frozenset[str]:
-    """Names of our classes that are derived from one."""
+    """Names of the classes in the list that are derived from one of it."""
+    base = _class(ContractName(module, owner)) if owner else None
+    if base is None:
+        return frozenset()
+    listed = [_class(name) for name in contract_names() if "." not in name.name]
+    return frozenset(known.__name__ for known in listed if known is not None and issubclass(known, base))
+
+
+def _class(name: ContractName) -> type[Any] | None:
+    """The class of a name; what begins small is none, and its module is not imported."""
     try:
-        base = found(ContractName(module, owner)) if owner else None
+        target = found(name) if name.name[0].isupper() else None
     except (ImportError, AttributeError):
-        base = None
-    classes = [base] if inspect.isclass(base) else []
-    for known in classes:
-        classes += [derived for derived in known.__subclasses__() if derived.__module__.startswith("fedbiomed")]
-    return frozenset(known.__name__ for known in classes)
+        return None
+    return target if inspect.isclass(target) else None
 
 
 def test_files() -> Iterator[TestFile]:
