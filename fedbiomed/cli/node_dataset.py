@@ -20,8 +20,7 @@ from fedbiomed.common.exceptions import FedbiomedDataLoadingPlanError, Fedbiomed
 from fedbiomed.node.datasets import DatasetRegistry
 
 _ADD = """node dataset add --dir site-a --type csv --path patients.csv --name patients --tags heart,2024
-  fedbiomed node dataset add --dir site-a --type medical-folder --path scans --tabular-file subjects.csv --index-col folder \\
-    --loading-plan plan.json --name scans --tags mri
+  fedbiomed node dataset add --dir site-a --type medical-folder --path scans --loading-plan plan.json --name scans --tags mri
   fedbiomed node dataset add --dir site-a --from-json dataset.json
 
 dataset.json holds {"path": ..., "data_type": ..., "name": ..., "tags": "a,b" or ["a", "b"]} and, if you like, "description",

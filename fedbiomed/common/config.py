@@ -133,16 +133,24 @@ class ResearcherConfig(ComponentConfig):
         round_timeout_s: deadline of a round, whatever the nodes report.
         idle_timeout_s: a node of which nothing was heard for so long is left out of the round.
         offline_grace_s: a node whose line was cut is left out after so long, unless it comes back.
+        experiments_dir, tensorboard_dir: where experiments and TensorBoard's files go; relative to the component's folder, or absolute.
     """
 
     round_timeout_s: float = 3600.0
     idle_timeout_s: float = 90.0
     offline_grace_s: float = 30.0
+    experiments_dir: str = "var/experiments"
+    tensorboard_dir: str = "runs"
 
     @property
     def experiments(self) -> Path:
         """Folder of the experiments' folders."""
-        return self.var / "experiments"
+        return self.root / self.experiments_dir
+
+    @property
+    def tensorboard(self) -> Path:
+        """Folder of TensorBoard's files."""
+        return self.root / self.tensorboard_dir
 
     @property
     def tmp(self) -> Path:
@@ -155,6 +163,7 @@ _ENV = {
     "MQTT_BROKER_PORT": "broker_port",
     "UPLOADS_URL": "repository",
     "FBM_FEDERATION": "federation",
+    "FBM_REQUEST_TIMEOUT_S": "request_timeout_s",
 }
 _ENV_OF = {
     NodeConfig: {
@@ -165,7 +174,12 @@ _ENV_OF = {
         "SECURE_AGGREGATION": "secure_aggregation",
         "FORCE_SECURE_AGGREGATION": "force_secure_aggregation",
     },
-    ResearcherConfig: {**_ENV, "RESEARCHER_ID": "id"},
+    ResearcherConfig: {
+        **_ENV,
+        "RESEARCHER_ID": "id",
+        "FBM_EXPERIMENTS_DIR": "experiments_dir",
+        "FBM_TENSORBOARD_DIR": "tensorboard_dir",
+    },
 }
 _COMPONENT_OF = {NodeConfig: ComponentType.NODE, ResearcherConfig: ComponentType.RESEARCHER}
 _USUAL_FILES = frozenset({CONFIG_FILE.name, *INI_FILES.values()})
@@ -182,9 +196,10 @@ def load(config_type: type[Config], root: Path, env: Mapping[str, str] = os.envi
     Args:
         config_type: `NodeConfig` or `ResearcherConfig`.
         root: the component's folder.
-        env: `MQTT_BROKER`, `MQTT_BROKER_PORT`, `UPLOADS_URL` or `UPLOADS_IP`, `FBM_FEDERATION`, `NODE_ID` or `RESEARCHER_ID`, and, of a
-            node, `ENABLE_TRAINING_PLAN_APPROVAL`, `ALLOW_DEFAULT_TRAINING_PLANS`, `SECURE_AGGREGATION` and `FORCE_SECURE_AGGREGATION`
-            win over the file; `CONFIG_FILE` names the file: absolute, or in the folder's `etc`.
+        env: `MQTT_BROKER`, `MQTT_BROKER_PORT`, `UPLOADS_URL` or `UPLOADS_IP`, `FBM_FEDERATION`, `FBM_REQUEST_TIMEOUT_S`, of a node
+            `NODE_ID`, `ENABLE_TRAINING_PLAN_APPROVAL`, `ALLOW_DEFAULT_TRAINING_PLANS`, `SECURE_AGGREGATION` and
+            `FORCE_SECURE_AGGREGATION`, of a researcher `RESEARCHER_ID`, `FBM_EXPERIMENTS_DIR` and `FBM_TENSORBOARD_DIR` win over the
+            file; `CONFIG_FILE` names the file: absolute, or in the folder's `etc`.
 
     Raises:
         FedbiomedConfigError: no component there, or a setting is unknown or wrong: which one, what was found, what is allowed.

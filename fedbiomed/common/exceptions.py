@@ -113,6 +113,10 @@ class FedbiomedNodeStateAgentError(FedbiomedExperimentError):
     """The researcher's note of the nodes' states is inconsistent."""
 
 
+class ExperimentStopped(FedbiomedExperimentError):
+    """`Experiment.stop` ended the round; inside the package only: `run` returns the rounds that were done."""
+
+
 class FedbiomedTrainingPlanError(FedbiomedError):
     """A training plan does not import, lacks a method or raises."""
 
@@ -139,6 +143,18 @@ class FedbiomedDPControllerError(FedbiomedError):
 
 class FedbiomedSecureAggregationError(FedbiomedError):
     """Secure aggregation cannot be applied."""
+
+
+class FedbiomedSecaggError(FedbiomedSecureAggregationError):
+    """A context of secure aggregation is wrong or cannot be made."""
+
+
+class FedbiomedSecaggCrypterError(FedbiomedSecureAggregationError):
+    """Values cannot be encrypted, or a sum not decrypted."""
+
+
+class FedbiomedMPCControllerError(FedbiomedSecureAggregationError):
+    """The parties cannot compute their keys together."""
 
 
 class FedbiomedRoundError(FedbiomedError):
@@ -169,20 +185,24 @@ class FedbiomedDatasetValueError(FedbiomedDatasetError):
     """A dataset was asked for with a wrong value."""
 
 
+class FedbiomedDataQualityCheckError(FedbiomedDatasetError):
+    """A dataset does not hold what its type promises."""
+
+
 class FedbiomedLoadingBlockError(FedbiomedError):
-    """A block of a data loading plan cannot do what was asked."""
+    """A data loading block cannot do what was asked."""
 
 
 class FedbiomedLoadingBlockValueError(FedbiomedLoadingBlockError):
-    """A block of a data loading plan is malformed, or does not know a value."""
+    """A data loading block was given a wrong value."""
 
 
 class FedbiomedDataLoadingPlanError(FedbiomedError):
-    """A data loading plan cannot be stored, found or used."""
+    """A data loading plan cannot do what was asked."""
 
 
 class FedbiomedDataLoadingPlanValueError(FedbiomedDataLoadingPlanError):
-    """A data loading plan is malformed."""
+    """A data loading plan was given a wrong value."""
 
 
 class FedbiomedDataManagerError(FedbiomedError):
@@ -211,3 +231,19 @@ class FedbiomedVersionError(FedbiomedError):
 
 class FedbiomedNetworkError(FedbiomedError):
     """A server of the network cannot start or stop."""
+
+
+class FedbiomedCertificateError(FedbiomedError):
+    """A certificate cannot be made, read or registered."""
+
+
+class FedbiomedLoggerError(FedbiomedError):
+    """The logger was given a wrong level or handler."""
+
+
+class FedbiomedTaskQueueError(FedbiomedError):
+    """A node's queue of orders cannot be read or written."""
+
+
+class FedbiomedSilentTerminationError(FedbiomedError):
+    """Ends a notebook's cell without a trace; kept for users' code, nothing here raises it."""

@@ -55,7 +55,15 @@ class MetricTypes(Enum):
 
 
 class Metrics:
-    """Computes metrics from true and predicted values."""
+    """Computes metrics from true and predicted values.
+
+    >>> Metrics().evaluate([0, 1, 1, 1], [0, 1, 1, 0], MetricTypes.ACCURACY)
+    0.75
+    >>> Metrics().evaluate([0, 1], [[0.9, 0.1], [0.2, 0.8]], MetricTypes.ACCURACY)
+    1.0
+    >>> Metrics().evaluate([1.0, 2.0], [1.0, 4.0], MetricTypes.MEAN_SQUARE_ERROR)
+    2.0
+    """
 
     def evaluate(self, y_true: Any, y_pred: Any, metric: MetricTypes, **kwargs: Any) -> Any:
         """Compare predictions with the truth.

@@ -117,6 +117,10 @@ class RunningMean:
 def weighted_mean(params: Sequence[Mapping[str, Any]], weights: Sequence[float]) -> Params:
     """Average parameter sets, each counting by its weight.
 
+    >>> import numpy as np
+    >>> weighted_mean([{"w": np.array([0.0, 1.0])}, {"w": np.array([4.0, 1.0])}], weights=[1, 3])
+    {'w': array([3., 1.])}
+
     Args:
         params: one mapping per node; same names in all, and one shape per name.
         weights: one number per node, >= 0, not all 0 (sample counts will do: they need not sum to 1).

@@ -19,6 +19,12 @@ class Serializer:
     None, bool, int of any size, float, str, bytes, list, tuple, dict with scalar keys, numpy arrays and scalars, torch tensors (from any
     device; they come back on the CPU) and declearn Vectors, at most 16 containers deep. Arrays come back equal in dtype and shape,
     contiguous, writable and with memory of their own; big-endian ones come back in the byte order of the machine.
+
+    >>> Serializer.loads(Serializer.dumps({"round": 3, "betas": (0.9, 0.999), 7: None}))
+    {'round': 3, 'betas': (0.9, 0.999), 7: None}
+    >>> import numpy as np
+    >>> Serializer.loads(Serializer.dumps(np.arange(3)))
+    array([0, 1, 2])
     """
 
     @staticmethod

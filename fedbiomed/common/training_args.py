@@ -112,6 +112,17 @@ class TrainingArgs:
 
     Values come out as copies. `test_metric` is kept as the metric's name in upper case, numbers of numpy as numbers of Python.
 
+    >>> args = TrainingArgs({"epochs": 2, "loader_args": {"batch_size": 8}, "test_metric": "f1_score"})
+    >>> args["log_interval"], args["test_metric"], args.loader_arguments()
+    (10, 'F1_SCORE', {'batch_size': 8})
+    >>> args ^= {"epochs": 3}
+    >>> args["epochs"]
+    3
+    >>> args["epoch"] = 4
+    Traceback (most recent call last):
+        ...
+    fedbiomed.common.exceptions.FedbiomedUserInputError: FB414: ... training_args has no key 'epoch'; did you mean 'epochs'? known are ...
+
     Args:
         ta: given values by name.
         extra_scheme: further keys, or other rules for known ones: `{key: {"rules": [...], "required": bool, "default": value}}`. A rule

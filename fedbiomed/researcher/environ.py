@@ -1,77 +1,36 @@
-"""`environ`: the researcher's settings under the names that notebooks know. A read-only view; nothing of ours reads it.
+"""`environ`: the researcher's settings under the names that notebooks know; see `fedbiomed.common.environ`. Nothing of ours reads it.
 
-Nothing happens at import: the settings are read, and the folders made, when a key is first asked for.
+Settings are those that a connection made now would have: `FBM_RESEARCHER_DIR` names the folder, else it is `fbm-researcher` in the working
+directory.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from typing import Any
+import os
+from collections.abc import Callable, MutableMapping
 
-from fedbiomed.common.config import CONFIG_FILE, ResearcherConfig
+from fedbiomed.common.config import ResearcherConfig
 from fedbiomed.common.constants import ComponentType
-from fedbiomed.common.exceptions import FedbiomedEnvironError
-from fedbiomed.researcher.connect import open_config
+from fedbiomed.common.environ import Environ, Key, claim, shared_keys
+from fedbiomed.researcher.connect import FOLDER_VARIABLE, open_config
 
-_KEYS: Mapping[str, Callable[[ResearcherConfig], Any]] = {
-    "COMPONENT_TYPE": lambda config: ComponentType.RESEARCHER,
-    "ROOT_DIR": lambda config: str(config.root),
-    "CONFIG_DIR": lambda config: str(config.etc),
-    "CONFIG_FILE": lambda config: str(config.root / CONFIG_FILE),
-    "VAR_DIR": lambda config: str(config.var),
-    "CACHE_DIR": lambda config: str(config.var / "cache"),
-    "TMP_DIR": lambda config: str(config.tmp),
-    "EXPERIMENTS_DIR": lambda config: str(config.experiments),
-    "TENSORBOARD_RESULTS_DIR": lambda config: str(config.root / "runs"),
-    "ID": lambda config: config.id,
-    "RESEARCHER_ID": lambda config: config.id,
-    "MQTT_BROKER": lambda config: config.broker,
-    "MQTT_BROKER_PORT": lambda config: config.broker_port,
-    "UPLOADS_URL": lambda config: config.repository,
-    "TIMEOUT": lambda config: config.request_timeout_s,
+_KEYS = {
+    **shared_keys(ComponentType.RESEARCHER, id_variable="RESEARCHER_ID", root_variable=FOLDER_VARIABLE),
+    "RESEARCHER_ID": Key(lambda config: config.id, variable="RESEARCHER_ID"),
+    "DB_PATH": Key(lambda config: str(config.var / f"db_{config.id}.json")),
+    "EXPERIMENTS_DIR": Key(lambda config: str(config.experiments), is_folder=True, variable="FBM_EXPERIMENTS_DIR"),
+    "TENSORBOARD_RESULTS_DIR": Key(lambda config: str(config.tensorboard), is_folder=True, variable="FBM_TENSORBOARD_DIR"),
 }
-_FOLDERS = ("CONFIG_DIR", "VAR_DIR", "CACHE_DIR", "TMP_DIR", "EXPERIMENTS_DIR", "TENSORBOARD_RESULTS_DIR")
 
 
-class Environ(Mapping[str, Any]):
-    """`environ["TMP_DIR"]` and so on; the folders that it names exist."""
+class ResearcherEnviron(Environ):
+    """The researcher's.
 
-    def __init__(self, config: Callable[[], ResearcherConfig] = open_config) -> None:
-        self._open = config
-        self._config: ResearcherConfig | None = None
+    Args:
+        config: reads its configuration.
+        variables: of the process.
+    """
 
-    def __getitem__(self, key: str) -> Any:
-        if key not in _KEYS:
-            raise FedbiomedEnvironError(f"environ has no {key!r:.80}; it has {', '.join(_KEYS)}")
-        return _KEYS[key](self._settings())
-
-    def __setitem__(self, key: str, value: object) -> None:
-        raise FedbiomedEnvironError(
-            f"environ[{key!r:.80}] cannot be set: change the researcher's {CONFIG_FILE}, or set a variable of the process before"
-        )
-
-    def __contains__(self, key: object) -> bool:
-        return key in _KEYS
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(_KEYS)
-
-    def __len__(self) -> int:
-        return len(_KEYS)
-
-    def _settings(self) -> ResearcherConfig:
-        if self._config is None:
-            config = self._open()
-            for name in _FOLDERS:
-                _made(_KEYS[name](config))
-            self._config = config
-        return self._config
+    def __init__(self, config: Callable[[], ResearcherConfig] = open_config, variables: MutableMapping[str, str] = os.environ) -> None:
+        super().__init__(ComponentType.RESEARCHER, config, _KEYS, variables)
 
 
-def _made(folder: str) -> None:
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FedbiomedEnvironError(f"cannot make the folder {folder}: {error.strerror}") from error
-
-
-environ = Environ()
+environ = claim(ResearcherEnviron())

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from fedbiomed.common.config import ResearcherConfig
+from fedbiomed.common.exceptions import ExperimentStopped
 from fedbiomed.common.messages import topics
 from fedbiomed.common.messages.codec import encode
 from fedbiomed.common.messages.failure import ErrorReply
@@ -21,7 +22,7 @@ from fedbiomed.common.messages.message import Reply
 from fedbiomed.common.messages.presence import Hello, Presence
 from fedbiomed.common.messages.training import OrderAccepted, OrderCancelled, OrderGot, TrainProgress, TrainReply, TrainRequest
 from fedbiomed.common.transport.transport import MessageBus
-from fedbiomed.researcher.inbox import Event, Events, Inbox, Reconnected
+from fedbiomed.researcher.inbox import Event, Events, Inbox, Reconnected, StopAsked
 
 logger = logging.getLogger(__name__)
 
@@ -121,6 +122,9 @@ class Exchange:
         """Wait for the nodes: each gives its reply, or the reason why it was left out, in the order in which they come.
 
         Each reply is to be followed by `got` or `give_up`.
+
+        Raises:
+            ExperimentStopped: `stop` was called.
         """
         while self._open:
             event = self._next_event()
@@ -128,6 +132,10 @@ class Exchange:
                 yield from self._take(event)
             else:
                 yield from self._give_up_overdue(time.monotonic())
+
+    def stop(self) -> None:
+        """Let `answers` raise `ExperimentStopped` as soon as it waits again; may be called from any thread."""
+        self._events.put(Event(time.monotonic(), StopAsked()))
 
     def got(self, node_id: str) -> None:
         """Tell a node that its result is here, so that it may forget it."""
@@ -172,6 +180,8 @@ class Exchange:
 
     def _take(self, event: Event) -> Iterator[tuple[str, TrainReply | str]]:
         what = event.what
+        if isinstance(what, StopAsked):
+            raise ExperimentStopped("the experiment was stopped")
         if isinstance(what, Reconnected):
             for order in self._open.values():
                 self._repeat(order)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from fedbiomed.common.constants import ErrorNumbers
-from fedbiomed.common.exceptions import FedbiomedExperimentError
+from fedbiomed.common.exceptions import ExperimentStopped, FedbiomedExperimentError
 from fedbiomed.common.params import Params
 from fedbiomed.common.training_args import TrainingArgs
 from fedbiomed.common.training_plans.base_plan import BaseTrainingPlan
@@ -24,6 +24,7 @@ from fedbiomed.researcher.history import History, Point, last_losses
 from fedbiomed.researcher.job import Job
 from fedbiomed.researcher.requests import Requests
 from fedbiomed.researcher.round_updates import RoundUpdates, reports, sample
+from fedbiomed.researcher.secagg.secure_aggregation import SecureAggregation, refuse_active
 from fedbiomed.researcher.strategies.strategy import Strategy
 
 if TYPE_CHECKING:
@@ -53,13 +54,14 @@ class Experiment(ExperimentViews):
         save_breakpoints: leave a breakpoint after each round.
         tensorboard: not in this version.
         experimentation_folder: name of the folder for the experiment's files; None for `Experiment_<number>`.
-        secagg: not in this version.
+        secagg: a bool or a `SecureAggregation`; in this version it can only be off.
         requests: the connection to the network; None: made, when first needed, with the settings of the working directory.
         show_progress: show the nodes' work on stderr (as a live table in a terminal or a notebook).
 
     Raises:
         FedbiomedExperimentError: an argument is wrong, or no node offers such datasets.
         FedbiomedUserInputError: a training argument is wrong.
+        FedbiomedSecureAggregationError: secure aggregation is switched on.
         FedbiomedTrainingPlanError: the plan does not import or its model cannot be built.
         FedbiomedMessagingError, FedbiomedRepositoryError: the network cannot be reached.
     """
@@ -80,7 +82,7 @@ class Experiment(ExperimentViews):
         save_breakpoints: bool = False,
         tensorboard: bool = False,
         experimentation_folder: str | None = None,
-        secagg: Any = False,
+        secagg: bool | SecureAggregation = False,
         *,
         requests: Requests | None = None,
         show_progress: bool = True,
@@ -112,17 +114,17 @@ class Experiment(ExperimentViews):
             increase: raise the round limit where that many would pass it; else fewer are run, and the log says so.
 
         Returns:
-            Rounds really run.
+            Rounds really run; fewer than asked for where `stop` ended them.
 
         Raises:
             FedbiomedExperimentError: something is missing (see `info`), or a round failed; the rounds before it stay.
         """
-        planned = self._planned_rounds(rounds, increase)
+        planned, before = self._planned_rounds(rounds, increase), self._round_current
         with self._shown_progress():
-            for _ in range(planned):
+            while self._round_current < before + planned and not self._stop.is_asked:
                 is_last = self._round_limit == self._round_current + 1
                 self.run_once(test_after=is_last and self.test_on_global_updates())
-        return planned
+        return self._round_current - before
 
     def run_once(self, increase: bool = False, test_after: bool = False) -> int:
         """Run one round.
@@ -132,7 +134,7 @@ class Experiment(ExperimentViews):
             test_after: let the nodes validate the new parameters at once.
 
         Returns:
-            1, or 0 when the round limit is reached.
+            1, or 0 when the round limit is reached or `stop` ended the round.
 
         Raises:
             FedbiomedExperimentError: something is missing (see `info`), or the round failed: which nodes, why.
@@ -141,6 +143,35 @@ class Experiment(ExperimentViews):
         if not self._planned_rounds(1, increase):
             return 0
         job, strategy, nodes = self._ready()
+        before = self._round_current
+        with self._shown_progress(), self._ended_by_stop():
+            self._train(job, strategy, nodes)
+            if self._save_breakpoints:
+                self.breakpoint()
+            if test_after:
+                self._validate(job)
+        return self._round_current - before
+
+    def stop(self) -> None:
+        """End the run of this moment; may be called from another thread or from a callback.
+
+        The round under way is given up and its nodes are told; the rounds before it stay, and `run` returns how many they are. The
+        experiment is then as it was before that round: it can be run on, or saved. Without a run nothing happens.
+        """
+        if self._progress is None:
+            logger.info("nothing to stop: the experiment is not running")
+        else:
+            self._stop.ask()
+
+    @contextlib.contextmanager
+    def _ended_by_stop(self) -> Iterator[None]:
+        try:
+            yield
+        except ExperimentStopped:
+            logger.warning("stopped; %d rounds are done, run() goes on from there", self._round_current)
+
+    def _train(self, job: Job, strategy: Strategy, nodes: Sequence[str]) -> None:
+        """One round, whole or not at all."""
         round_ = self._round_current
         undone = server_optimizer.undone_on_failure(self._agg_optimizer)
         with self._shown_progress() as progress, self._aggregator.undone_on_failure(), job.undone_on_failure(round_), undone:
@@ -149,15 +180,12 @@ class Experiment(ExperimentViews):
             updates = RoundUpdates(round_, job.nodes, strategy, self._aggregator, aux)
             progress.begin_round(round_, self._round_limit, job.nodes)
             args, aux_var = self._aggregator_args(job), server_optimizer.aux_to_send(self._agg_optimizer)
-            job.start_nodes_training_round(round_, *args, optim_aux_var=aux_var, on_reply=updates.add, on_progress=progress.hear)
+            job.start_nodes_training_round(
+                round_, *args, optim_aux_var=aux_var, on_reply=updates.add, on_progress=progress.hear, stop=self._stop
+            )
             points = reports(round_, job)
             progress.end_round(last_losses(points), updates.failures(job))
             self._take_over(round_, job, self._stepped(job, updates.aggregate(job), aux), points)
-        if self._save_breakpoints:
-            self.breakpoint()
-        if test_after:
-            self._validate(job)
-        return 1
 
     def _aggregator_args(self, job: Job) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
         """What the nodes' half of the algorithm needs: small arguments, and large ones."""
@@ -186,7 +214,7 @@ class Experiment(ExperimentViews):
         with self._shown_progress() as progress:
             progress.begin_round(round_ - 1, self._round_limit, job.nodes, what="validation after round")
             small, _ = self._aggregator_args(job)  # large ones are for training
-            job.start_nodes_training_round(round_, small, {}, do_training=False, on_progress=progress.hear)
+            job.start_nodes_training_round(round_, small, {}, do_training=False, on_progress=progress.hear, stop=self._stop)
             self._history.set_round(round_, reports(round_, job))
             progress.end_round({}, job.failures.get(round_, {}))
 
@@ -213,6 +241,7 @@ class Experiment(ExperimentViews):
                 f"{ErrorNumbers.FB411.value}: missing {', '.join(self._missing())}; "
                 "set_training_data(), set_strategy(), set_training_plan_class() and set_job() define them"
             )
+        refuse_active(self._secagg)
         return self._job, self._strategy, self._fds.node_ids()
 
     @contextlib.contextmanager
@@ -259,7 +288,7 @@ class Experiment(ExperimentViews):
                 for round_, params in self._aggregated_params.items()
             },
             "job": job.save_state_breakpoint(folder),
-            "secagg": None,
+            "secagg": self._secagg.save_state_breakpoint(),
             "history": self._history.save(),
             "random_states": str(folder / "random_states.mpk"),
         }
@@ -302,6 +331,7 @@ class Experiment(ExperimentViews):
             training_args=state["training_args"],
             save_breakpoints=True,
             experimentation_folder=folder_to_go_on_in(saved.folder, experiments, checks.folder_name(state["experimentation_folder"])),
+            secagg=SecureAggregation.load_state_breakpoint(state["secagg"]) if state.get("secagg") else False,
             requests=requests,
             show_progress=show_progress,
         )

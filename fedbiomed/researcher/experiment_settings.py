@@ -20,6 +20,8 @@ from fedbiomed.researcher.connect import open_config
 from fedbiomed.researcher.datasets import FederatedDataSet
 from fedbiomed.researcher.job import Job
 from fedbiomed.researcher.requests import Requests
+from fedbiomed.researcher.secagg.context import SecaggBiprimeContext, SecaggServkeyContext
+from fedbiomed.researcher.secagg.secure_aggregation import SecureAggregation, secure_aggregation
 from fedbiomed.researcher.strategies.strategy import Strategy
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ class ExperimentSettings:
         self._training_args = TrainingArgs(only_required=False)
         self._job: Job | None = None
         self._save_breakpoints = False
+        self._secagg = SecureAggregation(active=False)
 
     def tags(self) -> list[str] | None:
         """Tags that a dataset must bear; an empty list for any dataset, None for no search."""
@@ -143,13 +146,17 @@ class ExperimentSettings:
         return self._save_breakpoints
 
     @property
-    def secagg(self) -> bool:
-        """False: this version has no secure aggregation."""
-        return False
+    def secagg(self) -> SecureAggregation:
+        """Secure aggregation: its settings, and whether it is active."""
+        return self._secagg
 
     def use_secagg(self) -> bool:
-        """As `secagg`, under an older name."""
-        return self.secagg
+        """Whether secure aggregation is active; an older name of `secagg.active`."""
+        return self._secagg.active
+
+    def secagg_context(self) -> tuple[SecaggServkeyContext | None, SecaggBiprimeContext | None]:
+        """Server key and biprime of secure aggregation; an older name of `secagg.servkey` and `secagg.biprime`."""
+        return self._secagg.servkey, self._secagg.biprime
 
     def set_tags(self, tags: Sequence[str] | str | None) -> list[str] | None:
         """Set the tags; searches nothing by itself."""
@@ -288,14 +295,18 @@ class ExperimentSettings:
         checks.absent("tensorboard", checks.flag("tensorboard", tensorboard), "TensorBoard")
         return False
 
-    def set_secagg(self, secagg: Any) -> bool:
-        """Only False is possible in this version."""
-        checks.absent("secagg", secagg, "secure aggregation")
-        return self.secagg
+    def set_secagg(self, secagg: bool | SecureAggregation) -> SecureAggregation:
+        """Set whether, and how, updates are summed unseen; in this version it can only be off.
+
+        Raises:
+            FedbiomedSecureAggregationError: neither a bool nor such an object; or it is active.
+        """
+        self._secagg = secure_aggregation(secagg)
+        return self._secagg
 
     def set_use_secagg(self, use_secagg: bool, timeout: float = 0) -> bool:
-        """As `set_secagg`, under an older name."""
-        return self.set_secagg(use_secagg)
+        """As `set_secagg` with a bool, under an older name; returns whether it is active. `timeout` changes nothing."""
+        return self.set_secagg(checks.flag("use_secagg", use_secagg)).active
 
     def _settings(self) -> ResearcherConfig:
         if self._requests is not None:

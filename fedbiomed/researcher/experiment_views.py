@@ -19,6 +19,7 @@ from fedbiomed.researcher.monitor import Monitor
 from fedbiomed.researcher.progress import Progress
 from fedbiomed.researcher.requests import Requests
 from fedbiomed.researcher.responses import Responses
+from fedbiomed.researcher.stop_switch import StopSwitch
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -40,6 +41,7 @@ class ExperimentViews(ExperimentSettings):
         self._progress: Progress | None = None
         self._aggregated_params: dict[int, AggregatedParams] = {}
         self._history = History()
+        self._stop = StopSwitch()
 
     def aggregated_params(self) -> dict[int, AggregatedParams]:
         """By round: `params` (by name; read from the file at each access) and `params_path`."""
@@ -85,7 +87,7 @@ class ExperimentViews(ExperimentSettings):
             "Experiment folder": self._folder,
             "Experiment Path": self.experimentation_path(),
             "Breakpoint State": self._save_breakpoints,
-            "Secure Aggregation": self.secagg,
+            "Secure Aggregation": f"Active: {self._secagg.active}",
         }
         print(info_text(rows, self._missing()))  # noqa: T201  to show is what it is for
 
@@ -95,8 +97,8 @@ class ExperimentViews(ExperimentSettings):
         Raises:
             FedbiomedExperimentError: there is no job.
         """
-        path = str(self._required_job().training_plan_file)
-        if checks.flag("display", display):
+        is_shown, path = checks.flag("display", display), str(self._required_job().training_plan_file)
+        if is_shown:
             print(Path(path).read_text(encoding="utf-8"))  # noqa: T201
         return path
 
@@ -122,7 +124,7 @@ class ExperimentViews(ExperimentSettings):
         Returns:
             By node: whether the plan was delivered, which does not mean approved.
         """
-        return self._connected().training_plan_approve(training_plan, description=description, nodes=list(nodes), timeout=timeout)
+        return self._connected().training_plan_approve(training_plan, description=description, nodes=nodes, timeout=timeout)
 
     @contextlib.contextmanager
     def _shown_progress(self) -> Iterator[Progress]:
@@ -131,6 +133,7 @@ class ExperimentViews(ExperimentSettings):
             yield self._progress
             return
         with Progress(is_shown=self._show_progress) as progress:
+            self._stop.reset()
             self._progress = progress
             try:
                 yield progress

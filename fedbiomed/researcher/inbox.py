@@ -34,16 +34,21 @@ class Reconnected:
 
 
 @dataclass(frozen=True, slots=True)
+class StopAsked:
+    """The user ends what is waited for."""
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """Something that came in.
 
     Args:
         at: when, by `time.monotonic()`.
-        what: a reply, a presence, or that the line stands again.
+        what: a reply, a presence, that the line stands again, or that the user ends it.
     """
 
     at: float
-    what: Message | Reconnected
+    what: Message | Reconnected | StopAsked
 
 
 Events = SimpleQueue[Event]

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from fedbiomed.common.constants import ErrorNumbers
-from fedbiomed.common.exceptions import FedbiomedJobError, FedbiomedSecureAggregationError, FedbiomedValueError
+from fedbiomed.common.exceptions import FedbiomedJobError, FedbiomedValueError
 from fedbiomed.common.messages.training import TrainProgress, TrainRequest
 from fedbiomed.common.params import Params
 from fedbiomed.common.training_args import TrainingArgs
@@ -23,6 +23,8 @@ from fedbiomed.researcher.node_state_agent import NodeStateAgent
 from fedbiomed.researcher.requests import Requests
 from fedbiomed.researcher.responses import Responses, read_result
 from fedbiomed.researcher.round_receipt import RoundReceipt
+from fedbiomed.researcher.secagg.context import refuse_use
+from fedbiomed.researcher.stop_switch import StopSwitch
 
 __all__ = ["Job", "localJob"]
 
@@ -89,8 +91,6 @@ class Job:
             self._prepare(plan_class)
         except BaseException:
             self._files.abandon()
-            if reqs is None:
-                self.requests.close()
             raise
 
     def _prepare(self, plan_class: type[BaseTrainingPlan]) -> None:
@@ -139,6 +139,7 @@ class Job:
         *,
         on_reply: Callable[[dict[str, Any]], None] | None = None,
         on_progress: Callable[[str, TrainProgress | str], None] | None = None,
+        stop: StopSwitch | None = None,
     ) -> list[str]:
         """Order each of `nodes` to train, or only to validate, and wait for the replies.
 
@@ -151,12 +152,14 @@ class Job:
             optim_aux_var: `{module: {...}}` of the server's optimizer.
             on_reply: called with each good reply in the order of `nodes`, its parameters being in memory for the time of the call.
             on_progress: called with a node's id and its progress, or a word about it.
+            stop: ends the round when it is asked to.
 
         Returns:
             The nodes that answered well, in the order of `nodes`; why the others did not stands in `failures[round_]`.
 
         Raises:
             FedbiomedJobError: there is no node to ask.
+            ExperimentStopped: `stop` was asked to.
             FedbiomedSecureAggregationError: secure aggregation is asked for.
             FedbiomedRepositoryError: the arguments cannot be uploaded.
             FedbiomedMessageError: an order is too large, or holds what cannot travel.
@@ -167,7 +170,7 @@ class Job:
         orders = self._orders(round_, args, do_training, optim_aux_var)
         receipt = RoundReceipt(self.nodes, self._files, training=do_training, on_reply=on_reply)
         self.failures[round_] = receipt.failures
-        with self.requests.exchange(orders, on_progress) as exchange:
+        with self.requests.exchange(orders, on_progress) as exchange, (stop or StopSwitch()).wakes(exchange):
             for node_id, answer in exchange.answers():
                 receipt.take(node_id, answer, exchange)
         self.training_replies[round_] = Responses(receipt.replies)
@@ -377,4 +380,4 @@ def _is_url(value: object) -> bool:
 
 def _refuse_secagg(secagg_arguments: Mapping[str, Any] | None) -> None:
     if any(value is not None for value in (secagg_arguments or {}).values()):
-        raise FedbiomedSecureAggregationError("secure aggregation is not in this version; run with secagg=False")
+        refuse_use()

@@ -63,12 +63,35 @@ class Question:
 
     def __iter__(self) -> Iterator[Reply]:
         while (wait_s := self._wait_s()) > 0:
-            try:
-                message = self._events.get(timeout=wait_s).what
-            except Empty:
-                continue
-            if isinstance(message, Reply) and message.request_id == self._request.request_id and self._is_new(message):
-                yield message
+            reply = self._next(wait_s)
+            if reply is not None:
+                yield reply
+
+    @property
+    def is_open(self) -> bool:
+        """Whether somebody is still awaited."""
+        return self._wait_s() > 0
+
+    def take(self, limit_s: float) -> Reply | None:
+        """The next reply; None when nobody is awaited any more, or none came within `limit_s`."""
+        end = time.monotonic() + limit_s
+        while True:
+            wait_s = min(self._wait_s(), end - time.monotonic())
+            reply = self._next(max(0.0, wait_s))
+            if reply is not None:
+                return reply
+            if wait_s <= 0 and self._events.empty():
+                return None
+
+    def _next(self, wait_s: float) -> Reply | None:
+        """What comes within that time, None also where it is something else."""
+        try:
+            message = self._events.get(timeout=wait_s).what
+        except Empty:
+            return None
+        if isinstance(message, Reply) and message.request_id == self._request.request_id and self._is_new(message):
+            return message
+        return None
 
     def silent_nodes(self) -> list[str]:
         """Nodes that were named, or are online, and have not answered (in all parts)."""

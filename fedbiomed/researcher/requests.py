@@ -2,13 +2,17 @@
 
 import logging
 import tempfile
+import threading
 import time
 import uuid
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
+from fedbiomed.common.argument_rules import refused
+from fedbiomed.common.config import ResearcherConfig
+from fedbiomed.common.constants import ID_PATTERN
 from fedbiomed.common.exceptions import FedbiomedUserInputError
 from fedbiomed.common.files import FileRef
 from fedbiomed.common.messages.approval import PlanApproveReply, PlanApproveRequest, PlanStatusReply, PlanStatusRequest
@@ -19,14 +23,17 @@ from fedbiomed.common.messages.training import TrainRequest
 from fedbiomed.researcher.connect import Connection, connect, open_config
 from fedbiomed.researcher.exchange import Exchange, OnProgress, Patience
 from fedbiomed.researcher.inbox import Inbox
+from fedbiomed.researcher.loose_messages import LooseMessages, told_of_progress
 from fedbiomed.researcher.prepared_plan import readable_source
 from fedbiomed.researcher.question import Question
+from fedbiomed.researcher.responses import Responses
 
 logger = logging.getLogger(__name__)
 
 # Inside the class the word `list` is a method.
 NodeIds = list[str]
 Datasets = dict[str, list[dict[str, Any]]]
+MonitorCallback = Callable[[dict[str, Any]], None]
 _GRID = ("name", "data_type", "tags", "description", "shape", "dataset_id")
 
 
@@ -39,8 +46,28 @@ class Stamp(TypedDict):
     expires_at: float
 
 
-class Requests:
+class _OnePerSettings(type):
+    """`Requests()` gives the same object as long as it is open and the settings are the same."""
+
+    _shared: "weakref.WeakValueDictionary[ResearcherConfig, Requests]" = weakref.WeakValueDictionary()
+    _lock = threading.Lock()
+
+    def __call__(cls, connection: Connection | None = None) -> Any:
+        if connection is not None:
+            return super().__call__(connection)
+        settings = open_config()
+        with cls._lock:
+            found = cls._shared.get(settings)
+            if found is None or found.is_closed:
+                found = cls._shared[settings] = super().__call__()
+            return found
+
+
+class Requests(metaclass=_OnePerSettings):
     """Asks nodes and collects their answers; returns as soon as every node that is there has answered.
+
+    A process has one line to the network for each researcher's settings: `Requests()` gives the same object again, until it is closed or
+    nobody holds it any more. Each question gets the answers to itself and no others, whoever asks at the same time.
 
     Args:
         connection: how to reach them; it stays the caller's to close. None: connect as `open_config` says, and close with this object.
@@ -55,15 +82,85 @@ class Requests:
         self._end = weakref.finalize(self, self.connection.close if connection is None else _leave_open)
         config = self.connection.config
         self._inbox = Inbox(self.connection.bus, config.federation, config.id)
+        self._loose = LooseMessages(weakref.proxy(self))
+        self._monitor_callback: MonitorCallback | None = None
 
     @property
     def researcher_id(self) -> str:
         """Who asks."""
         return self.connection.config.id
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return not self._end.alive
+
     def close(self) -> None:
         """End the connection if it was made here; a second call does nothing."""
         self._end()
+
+    def send_message(self, msg: Mapping[str, Any], client: str | None = None, add_sequence: bool = False) -> int | None:
+        """Send a question as a dict; `get_responses` collects the answers.
+
+        Args:
+            msg: `{"command": "ping"}`, `{"command": "list"}` or `{"command": "search", "tags": [...]}`.
+            client: id of a node, None for all.
+            add_sequence: number the question; its answers bear the number as `sequence`.
+
+        Returns:
+            That number, or None.
+
+        Raises:
+            FedbiomedUserInputError: another command, or wrong fields.
+        """
+        _nodes(None if client is None else [client])
+        return self._loose.send(msg, client, add_sequence=add_sequence)
+
+    def get_messages(self, commands: Sequence[str] = ()) -> Responses:
+        """Answers of these kinds (`pong`, `list`, `search`, `error`; none for all) that have come by now; waits for nothing."""
+        return self._loose.collect(_ids("commands", commands) or (), 0.0, only_successful=False, while_responses=False)
+
+    def get_responses(
+        self,
+        look_for_commands: Sequence[str],
+        timeout: float | None = None,
+        only_successful: bool = True,
+        while_responses: bool = True,
+    ) -> Responses:
+        """Answers to what was sent by `send_message`; returns as soon as all known nodes have answered.
+
+        Args:
+            look_for_commands: kinds of answers: `pong`, `list`, `search`, and `error` to see those, too. Others stay to be collected.
+            timeout: seconds to wait, None for `request_timeout_s` of the settings.
+            only_successful: leave out what tells of a failure.
+            while_responses: each answer gives the others that time anew; False: it is the time for all together.
+
+        Raises:
+            FedbiomedUserInputError: wrong arguments.
+        """
+        return self._loose.collect(
+            _ids("look_for_commands", look_for_commands) or (),
+            self.connection.config.request_timeout_s if timeout is None else _seconds(timeout),
+            only_successful=only_successful,
+            while_responses=while_responses,
+        )
+
+    def add_monitor_callback(self, callback: "MonitorCallback") -> None:
+        """Have a function called with what nodes report while they train, as a dict (command `add_scalar`, node_id, metric, iteration ...).
+
+        It is called by the thread that runs the experiment, at most once a second per node; what it raises ends the round. There is one: a
+        second takes the place of the first.
+
+        Raises:
+            FedbiomedUserInputError: it cannot be called.
+        """
+        if not callable(callback):
+            raise refused(f"a monitor callback is a function of one dict, not {callback!r:.80}")
+        self._monitor_callback = callback
+
+    def remove_monitor_callback(self) -> None:
+        """End what `add_monitor_callback` began; without one nothing happens."""
+        self._monitor_callback = None
 
     def online_nodes(self) -> NodeIds:
         """Ids of the nodes that are connected now, sorted, without asking them."""
@@ -83,8 +180,11 @@ class Requests:
 
         Returns:
             `{node_id: [description]}`, a node without datasets having an empty list.
+
+        Raises:
+            FedbiomedUserInputError: `nodes` is not a list of ids.
         """
-        found = self._datasets(ListRequest(**self.stamp()), nodes)
+        found = self._datasets(ListRequest(**self.stamp()), _nodes(nodes))
         if verbose:
             for node_id, datasets in found.items():
                 logger.info("datasets of node %s\n%s", node_id, _grid(datasets))
@@ -98,9 +198,12 @@ class Requests:
 
         Returns:
             `{node_id: [description]}`; nodes without such a dataset are not in it.
+
+        Raises:
+            FedbiomedUserInputError: `tags` is not a list of tags, or `nodes` not one of ids.
         """
-        wanted = (tags,) if isinstance(tags, str) else tuple(tags)
-        found = self._datasets(SearchRequest(**self.stamp(), tags=wanted), nodes)
+        wanted = tuple(_ids("tags", [tags] if isinstance(tags, str) else tags) or ())
+        found = self._datasets(SearchRequest(**self.stamp(), tags=wanted), _nodes(nodes))
         counts = ", ".join(f"{len(datasets)} on {node_id}" for node_id, datasets in found.items() if datasets)
         logger.info("search for %s: %s", ", ".join(wanted) or "any dataset", counts or "nothing")
         return {node_id: datasets for node_id, datasets in found.items() if datasets}
@@ -124,7 +227,14 @@ class Requests:
         Returns:
             `{node_id: True}` where the plan now lies before the operator (approved it is not yet), False where not. A plan that cannot
             be read gives an empty dict and a line in the log.
+
+        Raises:
+            FedbiomedUserInputError: `description` is no text, `nodes` no list of ids, or `timeout` no number of seconds.
         """
+        nodes = _nodes(nodes) or ()
+        if not isinstance(description, str):
+            raise refused(f"description must be text for the nodes' operators, not {description!r:.80}")
+        timeout = _seconds(timeout)
         try:
             plan = self._upload_source(readable_source(training_plan), nodes)
         except FedbiomedUserInputError as error:
@@ -154,7 +264,8 @@ class Requests:
     def exchange(self, orders: Sequence[TrainRequest], on_progress: OnProgress | None = None) -> Exchange:
         """Order nodes to train; a context manager, see `Exchange`."""
         config = self.connection.config
-        return Exchange(self.connection.bus, self._inbox, config.federation, orders, patience=Patience.of(config), on_progress=on_progress)
+        hear = told_of_progress(orders, lambda: self._monitor_callback, on_progress)
+        return Exchange(self.connection.bus, self._inbox, config.federation, orders, patience=Patience.of(config), on_progress=hear)
 
     def stamp(self, timeout_s: float | None = None) -> Stamp:
         """The fields that every request begins with: a new id, who asks, from when till when.
@@ -183,6 +294,28 @@ class Requests:
             path = Path(folder) / "training_plan.py"
             path.write_bytes(source)
             return self.connection.files.put(path, readers=tuple(nodes) or ("*",))
+
+
+def _ids(what: str, given: Any) -> NodeIds | None:
+    if given is None:
+        return None
+    if not isinstance(given, list | tuple) or not all(isinstance(name, str) and name for name in given):
+        raise refused(f"{what} must be a list of strings, not {given!r:.80}")
+    return list(given)
+
+
+def _nodes(given: Any) -> NodeIds | None:
+    found = _ids("nodes", given)
+    wrong = [name for name in found or () if not ID_PATTERN.fullmatch(name)]
+    if wrong:
+        raise refused(f"nodes: {wrong[0]!r:.80} is not an id (letters, digits, '_', '.' and '-'); ping_nodes() tells the ids")
+    return found
+
+
+def _seconds(given: Any) -> float:
+    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given < float("inf"):
+        raise refused(f"timeout must be a number of seconds above 0, not {given!r:.80}")
+    return float(given)
 
 
 def _leave_open() -> None:

@@ -11,7 +11,7 @@ import pytest
 from fedbiomed.common import config, files, plugins
 from fedbiomed.common import messages as family
 from fedbiomed.common.config import NodeConfig, ResearcherConfig
-from fedbiomed.common.exceptions import FedbiomedConfigError, FedbiomedPluginError
+from fedbiomed.common.exceptions import FedbiomedConfigError, FedbiomedLoggerError, FedbiomedPluginError
 from fedbiomed.common.logger import FedLogger
 from fedbiomed.common.messages.message import Message
 from fedbiomed.common.messages.presence import Presence
@@ -141,7 +141,7 @@ def test_the_logger_adds_levels_and_handlers(tmp_path: Path) -> None:
         logger.addConsoleHandler()
         logger.log("warning", "to the file")
         logger.error("to both")
-        with pytest.raises(ValueError, match="log level"):
+        with pytest.raises(FedbiomedLoggerError, match="log level"):
             logger.setLevel("loud")
     finally:
         logger._internalAddHandler("CONSOLE", None)

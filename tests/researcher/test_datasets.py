@@ -1,17 +1,13 @@
 """The data set of an experiment, the nodes' states, auxiliary variables, and `environ`."""
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fedbiomed.common.constants import ComponentType
-from fedbiomed.common.exceptions import FedbiomedEnvironError, FedbiomedFederatedDataSetError, FedbiomedNodeStateAgentError
+from fedbiomed.common.exceptions import FedbiomedFederatedDataSetError, FedbiomedNodeStateAgentError
 from fedbiomed.researcher.aux_vars import collate, split_by_reader
-from fedbiomed.researcher.connect import open_config
 from fedbiomed.researcher.datasets import FederatedDataSet
-from fedbiomed.researcher.environ import Environ
 from fedbiomed.researcher.node_state_agent import NodeStateAgent
 
 ROWS = {"name": "rows", "shape": [12, 3], "dataset_id": "dataset_1"}
@@ -102,27 +98,3 @@ def test_received_variables_are_sorted_by_module_then_node() -> None:
         {"node_id": "node_d"},
     ]
     assert collate(replies) == {"scaffold": {"node_a": {"delta": 1}, "node_b": {"delta": 2}}}
-
-
-def test_environ_names_the_settings_and_makes_the_folders(tmp_path: Path) -> None:
-    environ = Environ(lambda: open_config(tmp_path / "r", env={"MQTT_BROKER_PORT": "1999"}))
-    assert "TMP_DIR" in environ
-    assert not (tmp_path / "r").exists()  # nothing before the first look
-    assert environ["MQTT_BROKER_PORT"] == 1999
-    assert environ["COMPONENT_TYPE"] == ComponentType.RESEARCHER
-    assert environ["ID"] == environ["RESEARCHER_ID"] == open_config(tmp_path / "r").id
-    assert Path(environ["ROOT_DIR"]) == tmp_path / "r"
-    assert environ["TMP_DIR"].startswith(environ["VAR_DIR"])
-    assert all(Path(value).is_dir() for key, value in environ.items() if key.endswith("_DIR"))
-    assert len(dict(environ)) == len(environ)
-    with pytest.raises(FedbiomedEnvironError, match="NOTHING"):
-        environ["NOTHING"]
-    with pytest.raises(FedbiomedEnvironError, match="cannot be set"):
-        environ["TMP_DIR"] = "elsewhere"
-
-
-def test_environ_says_where_it_cannot_make_folders(tmp_path: Path) -> None:
-    config = open_config(tmp_path)
-    (tmp_path / "runs").write_text("in the way")
-    with pytest.raises(FedbiomedEnvironError, match="runs"):
-        Environ(lambda: config)["TMP_DIR"]

@@ -6,12 +6,13 @@ import logging
 import numpy as np
 import pytest
 
-from fedbiomed.common.exceptions import FedbiomedError, FedbiomedExperimentError, FedbiomedUserInputError
+from fedbiomed.common.exceptions import FedbiomedError, FedbiomedExperimentError, FedbiomedSecureAggregationError, FedbiomedUserInputError
 from fedbiomed.common.metrics import MetricTypes
 from fedbiomed.common.training_args import TrainingArgs
 from fedbiomed.researcher.aggregators import Aggregator, FedAverage
 from fedbiomed.researcher.datasets import FederatedDataSet
 from fedbiomed.researcher.experiment import Experiment
+from fedbiomed.researcher.secagg import SecureAggregation
 from fedbiomed.researcher.strategies import DefaultStrategy, Strategy
 from tests.support.plans import LinePlan
 
@@ -51,7 +52,9 @@ def experiment():
 
 
 def snapshot(experiment):
-    return copy.deepcopy({name: value for name, value in vars(experiment).items() if name not in ("_breakpoints", "_history", "_fds")})
+    return copy.deepcopy(
+        {name: value for name, value in vars(experiment).items() if name not in ("_breakpoints", "_history", "_fds", "_stop")}
+    )
 
 
 def test_an_empty_experiment_needs_no_network(experiment, folder):
@@ -75,7 +78,8 @@ def test_an_empty_experiment_needs_no_network(experiment, folder):
     assert experiment.aggregated_params() == {}
     assert experiment.monitor()._metric_store == {}
     assert experiment.history.empty
-    assert experiment.secagg is False
+    assert isinstance(experiment.secagg, SecureAggregation)
+    assert experiment.secagg.active is False
 
 
 def test_what_there_is_not_yet_is_none_with_a_line_in_the_log(experiment, caplog):
@@ -165,7 +169,6 @@ def test_a_folder_that_cannot_be_made(experiment, folder):
         ("set_test_on_global_updates", True, True),
         ("set_save_breakpoints", True, True),
         ("set_tensorboard", False, False),
-        ("set_secagg", False, False),
         ("set_use_secagg", False, False),
     ],
 )
@@ -249,8 +252,12 @@ def test_what_was_given_or_got_is_not_shared(experiment):
         ("set_save_breakpoints", 1, "save_breakpoints"),
         ("set_tensorboard", True, "tensorboard"),
         ("set_tensorboard", 1, "tensorboard"),
-        ("set_secagg", True, "secagg"),
-        ("set_use_secagg", True, "secagg"),
+        ("set_secagg", True, "secure aggregation"),
+        ("set_secagg", SecureAggregation(), "secure aggregation"),
+        ("set_secagg", 1, "secagg"),
+        ("set_secagg", None, "secagg"),
+        ("set_use_secagg", True, "secure aggregation"),
+        ("set_use_secagg", SecureAggregation(active=False), "use_secagg"),
         ("set_experimentation_folder", 1, "experimentation_folder"),
         ("set_experimentation_folder", "..", "experimentation_folder"),
         ("set_experimentation_folder", "", "experimentation_folder"),
@@ -258,7 +265,7 @@ def test_what_was_given_or_got_is_not_shared(experiment):
 )
 def test_a_setter_that_refuses_changes_nothing(experiment, setter, given, part):
     before = snapshot(experiment)
-    with pytest.raises((FedbiomedExperimentError, FedbiomedUserInputError), match=part) as caught:
+    with pytest.raises((FedbiomedExperimentError, FedbiomedUserInputError, FedbiomedSecureAggregationError), match=part) as caught:
         getattr(experiment, setter)(given)
     assert "\n" not in str(caught.value)
     after = snapshot(experiment)
@@ -349,9 +356,3 @@ def test_run_without_a_limit_runs_nothing(experiment, caplog):
     caplog.set_level(logging.WARNING)
     assert experiment.run() == 0
     assert "round limit" in caplog.text
-
-
-def test_secure_aggregation_under_its_older_names(experiment):
-    assert experiment.use_secagg() is False
-    with pytest.raises(FedbiomedExperimentError, match="this version does not have"):
-        experiment.set_use_secagg(use_secagg=True)

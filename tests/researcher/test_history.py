@@ -5,7 +5,7 @@ import pytest
 
 from fedbiomed.common.exceptions import FedbiomedBreakpointError
 from fedbiomed.researcher.history import History, points_of
-from fedbiomed.researcher.monitor import Monitor
+from fedbiomed.researcher.monitor import MetricStore, Monitor
 
 DATASETS = {"node_a": "dataset_a", "node_b": "dataset_b"}
 
@@ -98,6 +98,7 @@ def test_what_is_not_a_history_is_refused(rows):
 
 def test_the_monitor_counts_rounds_from_one():
     store = Monitor(history())._metric_store
+    assert isinstance(store, MetricStore)
     assert store["node_a"]["training"]["Loss"][1] == {"iterations": [1, 2], "values": [4.0, 2.0]}
     assert store["node_a"]["testing_local_updates"]["ACCURACY"][1] == {"iterations": [1], "values": [0.5]}
     assert store["node_b"]["testing_global_updates"] == {}

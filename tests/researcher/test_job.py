@@ -260,7 +260,7 @@ def test_what_cannot_travel_is_an_error(stage: MemoryStage) -> None:
 def test_secure_aggregation_is_refused_not_ignored(stage: MemoryStage) -> None:
     stage.node("a")
     job = make_job(stage)
-    with pytest.raises(FedbiomedSecureAggregationError, match="not in this version"):
+    with pytest.raises(FedbiomedSecureAggregationError, match="this version does not have secure aggregation"):
         job.start_nodes_training_round(0, {}, {}, {"secagg_servkey_id": "secagg_1"})
     assert job.start_nodes_training_round(0, {}, {}, {"secagg_servkey_id": None}) == job.nodes
 
@@ -414,9 +414,9 @@ def test_a_job_goes_on_from_its_saved_state(stage: MemoryStage) -> None:
     assert other.training_replies[2][1]["params"] is None
     assert other.training_plan.get_model_params()["weight"].tolist() == [[3.0]]
     other.start_nodes_training_round(1, {}, {})
-    order = a.wait_for(TrainRequest, 3)[2]
+    (order,) = {order.request_id: order for order in a.all_heard(TrainRequest) if order.round == 1}.values()
     assert (order.job_id, order.state_id) == (job.id, f"node_state_{a.node_id}_0")
-    assert len(b.wait_for(TrainRequest, 3)) == 3
+    assert {order.round for order in b.all_heard(TrainRequest)} == {0, 1, 2}
     with pytest.raises(FedbiomedJobError, match="job_id is missing"):
         other.load_state_breakpoint({"researcher_id": "researcher_x"})
 
@@ -479,3 +479,16 @@ def test_only_the_nodes_of_the_data_set_may_read_the_files(stage: MemoryStage) -
     with pytest.raises(FedbiomedRepositoryError, match="may not read"):
         b.files.get(order.params, stage.folder / "stolen.mpk")
     assert isinstance(b, ScriptedNode)
+
+
+def test_large_arguments_are_uploaded_once(stage: MemoryStage) -> None:
+    a, b = stage.node("a"), stage.node("b")
+    job = make_job(stage)
+    assert job.repo is job.requests.connection.files
+    same = {"correction": {"weight": np.ones((1, 1))}, "aggregator_name": "Scaffold"}
+    completed = job.upload_aggregator_args({a.node_id: {"step": 1}}, {a.node_id: same, b.node_id: same})
+    assert completed[a.node_id]["step"] == 1
+    assert completed[a.node_id]["correction"] == completed[b.node_id]["correction"]
+    assert set(completed[b.node_id]) == {"correction"}
+    assert set(completed[b.node_id]["correction"]) == {"arg_name", "filename", "url"}
+    assert job.aggregator_args == completed

@@ -1,0 +1,129 @@
+"""Settings and contexts of secure aggregation, and that nothing runs as if it were there."""
+
+import pytest
+
+from fedbiomed.common.exceptions import FedbiomedSecaggError, FedbiomedSecureAggregationError
+from fedbiomed.researcher.experiment import Experiment
+from fedbiomed.researcher.secagg import SecaggBiprimeContext, SecaggContext, SecaggServkeyContext, SecureAggregation
+
+PARTIES = ["researcher_1", "node_1", "node_2"]
+NOT_HERE = "this version does not have secure aggregation"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("FBM_RESEARCHER_DIR", str(tmp_path / "researcher"))
+
+
+def test_defaults():
+    secagg = SecureAggregation()
+    assert (secagg.active, secagg.timeout, secagg.clipping_range) == (True, 10, None)
+    assert (secagg.parties, secagg.job_id, secagg.biprime, secagg.servkey) == (None, None, None, None)
+    assert secagg.activate(False) is False
+    assert secagg.active is False
+    assert secagg.train_arguments() == {
+        "secagg_servkey_id": None,
+        "secagg_biprime_id": None,
+        "secagg_random": None,
+        "secagg_clipping_range": None,
+    }
+    assert SecureAggregation(clipping_range=3).train_arguments()["secagg_clipping_range"] == 3
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"active": 1},
+        {"active": None},
+        {"timeout": "10"},
+        {"timeout": 1.5},
+        {"timeout": True},
+        {"timeout": -1},
+        {"clipping_range": 1.0},
+        {"clipping_range": 0},
+        {"clipping_range": "3"},
+    ],
+)
+def test_wrong_settings_are_refused(arguments):
+    with pytest.raises(FedbiomedSecureAggregationError, match=next(iter(arguments))):
+        SecureAggregation(**arguments)
+
+
+def test_wrong_status_is_refused():
+    secagg = SecureAggregation(active=False)
+    with pytest.raises(FedbiomedSecureAggregationError, match="active"):
+        secagg.activate("yes")
+    assert secagg.active is False
+
+
+def test_contexts_describe_what_is_to_be_agreed():
+    servkey, biprime = SecaggServkeyContext(PARTIES, "job_1"), SecaggBiprimeContext(PARTIES)
+    assert isinstance(servkey, SecaggContext)
+    assert (servkey.parties, servkey.job_id, servkey.status, servkey.context) == (PARTIES, "job_1", False, None)
+    assert (biprime.parties, biprime.job_id, biprime.status, biprime.context) == (PARTIES, None, False, None)
+    assert servkey.secagg_id.startswith("secagg_")
+    assert servkey.secagg_id != biprime.secagg_id
+    servkey.parties.append("node_3")
+    assert servkey.parties == PARTIES
+    with pytest.raises(FedbiomedSecureAggregationError, match=NOT_HERE):
+        servkey.setup()
+
+
+@pytest.mark.parametrize("parties", [[], PARTIES[:2], [*PARTIES, "node_1"], "abc", [1, 2, 3], None])
+def test_wrong_parties_are_refused(parties):
+    for make in (
+        SecaggBiprimeContext,
+        lambda given: SecaggServkeyContext(given, "job_1"),
+        lambda given: SecureAggregation().setup(given, "j"),
+    ):
+        with pytest.raises(FedbiomedSecaggError, match="part"):
+            make(parties)
+
+
+@pytest.mark.parametrize("job_id", [None, "", 1])
+def test_a_server_key_belongs_to_a_job(job_id):
+    with pytest.raises(FedbiomedSecaggError, match="job_id"):
+        SecaggServkeyContext(PARTIES, job_id)
+
+
+def test_nothing_pretends():
+    secagg = SecureAggregation()
+    for use in (lambda: secagg.setup(PARTIES, "job_1"), lambda: secagg.aggregate(0, 10, {"node_1": [1]}, {})):
+        with pytest.raises(FedbiomedSecureAggregationError, match=NOT_HERE):
+            use()
+    assert secagg.parties is None
+
+
+@pytest.mark.parametrize("given", [True, SecureAggregation()])
+def test_an_experiment_refuses_it_at_once(given):
+    with pytest.raises(FedbiomedSecureAggregationError, match=NOT_HERE):
+        Experiment(secagg=given)
+    experiment = Experiment()
+    before = experiment.secagg
+    with pytest.raises(FedbiomedSecureAggregationError, match=NOT_HERE):
+        experiment.set_secagg(given)
+    assert experiment.secagg is before
+    assert experiment.use_secagg() is False
+
+
+def test_switched_off_it_is_taken_everywhere():
+    off = SecureAggregation(active=False, timeout=3, clipping_range=2)
+    experiment = Experiment(secagg=off)
+    assert experiment.secagg is off
+    assert experiment.set_secagg(off) is off
+    assert experiment.set_secagg(False).active is False
+    assert experiment.set_use_secagg(use_secagg=False) is False
+    assert experiment.set_use_secagg(False, timeout=5) is False
+    assert experiment.secagg_context() == (None, None)
+    with pytest.raises(FedbiomedSecureAggregationError, match=NOT_HERE):
+        experiment.set_use_secagg(use_secagg=True)
+
+
+def test_a_breakpoint_keeps_the_settings():
+    secagg = SecureAggregation(active=False, timeout=3, clipping_range=2)
+    saved = secagg.save_state_breakpoint()
+    assert saved["arguments"] == {"active": False, "timeout": 3, "clipping_range": 2}
+    assert saved["attributes"] == {"_biprime": None, "_servkey": None, "_job_id": None, "_parties": None}
+    assert repr(SecureAggregation.load_state_breakpoint(saved)) == repr(secagg)
+    with pytest.raises(FedbiomedSecureAggregationError, match="breakpoint"):
+        SecureAggregation.load_state_breakpoint({"arguments": {"active": False}})
