@@ -1,4 +1,6 @@
-"""`environ`: the researcher's settings under the names that notebooks know. A read-only view; nothing of ours reads it.
+"""`environ`: the researcher's settings under the names that notebooks know. A read-only view.
+
+Of ours, only the folder for TensorBoard is read from here.
 
 Nothing happens at import: the settings are read, and the folders made, when a key is first asked for.
 """
@@ -75,3 +77,8 @@ def _made(folder: str) -> None:
 
 
 environ = Environ()
+
+
+def tensorboard_folder(config: ResearcherConfig) -> Path:
+    """Where an experiment with these settings writes for TensorBoard; made by whoever writes there."""
+    return Path(_KEYS["TENSORBOARD_RESULTS_DIR"](config))

@@ -18,13 +18,16 @@ from fedbiomed.researcher.aggregators.aggregator import Aggregator
 from fedbiomed.researcher.breakpoints import Breakpoint, BreakpointWriter
 from fedbiomed.researcher.connect import open_config
 from fedbiomed.researcher.datasets import FederatedDataSet
+from fedbiomed.researcher.environ import tensorboard_folder
 from fedbiomed.researcher.experiment_state import folder_to_go_on_in, restored_aggregator, restored_strategy, settled
 from fedbiomed.researcher.experiment_views import ExperimentViews
 from fedbiomed.researcher.history import History, Point, last_losses
 from fedbiomed.researcher.job import Job
+from fedbiomed.researcher.monitor import Monitor
 from fedbiomed.researcher.requests import Requests
 from fedbiomed.researcher.round_updates import RoundUpdates, reports, sample
 from fedbiomed.researcher.strategies.strategy import Strategy
+from fedbiomed.researcher.tensorboard import EventFiles
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +51,7 @@ class Experiment(ExperimentViews):
         model_args: for the plan's model; what JSON carries.
         training_args: see `TrainingArgs`.
         save_breakpoints: leave a breakpoint after each round.
-        tensorboard: not in this version.
+        tensorboard: write the reported values for TensorBoard, into `environ["TENSORBOARD_RESULTS_DIR"]`; those of earlier experiments go.
         experimentation_folder: name of the folder for the experiment's files; None for `Experiment_<number>`.
         secagg: not in this version.
         requests: the connection to the network; None: made, when first needed, with the settings of the working directory.
@@ -100,6 +103,9 @@ class Experiment(ExperimentViews):
         self.set_strategy(node_selection_strategy)
         with self._folder_removed_on_failure(experimentation_folder):
             self.set_job()
+        event_files = EventFiles(tensorboard_folder(self._settings()))
+        event_files.remove_earlier()
+        self._monitor = Monitor(event_files)
 
     def run(self, rounds: int | None = None, increase: bool = False) -> int:
         """Run several rounds; when the round limit is reached and `test_on_global_updates` is set, the nodes validate once more.
@@ -164,7 +170,7 @@ class Experiment(ExperimentViews):
         """The end of a good round."""
         path, _ = job.update_parameters(params)
         self._aggregated_params[round_] = AggregatedParams(str(path))
-        self._history.set_round(round_, points)
+        self._keep_reports(round_, points)
         self._round_current = round_ + 1
 
     def _validate(self, job: Job) -> None:
@@ -173,8 +179,12 @@ class Experiment(ExperimentViews):
         with self._shown_progress() as progress:
             progress.begin_round(round_ - 1, self._round_limit, job.nodes, what="validation after round")
             job.start_nodes_training_round(round_, *self._aggregator_args(job), do_training=False, on_progress=progress.hear)
-            self._history.set_round(round_, reports(round_, job))
+            self._keep_reports(round_, reports(round_, job))
             progress.end_round({}, job.failures.get(round_, {}))
+
+    def _keep_reports(self, round_: int, points: list[Point]) -> None:
+        self._history.set_round(round_, points)
+        self._monitor.set_round(round_, points, Path(self.experimentation_path()), tensorboard=self._tensorboard)
 
     def _planned_rounds(self, rounds: Any, increase: Any) -> int:
         """How many of these rounds the limit allows, after it was raised where that is wanted."""
@@ -294,6 +304,7 @@ class Experiment(ExperimentViews):
         experiment._required_job().load_state_breakpoint(state["job"])
         experiment._aggregated_params = {int(r): AggregatedParams(p["params_path"]) for r, p in state["aggregated_params"].items()}
         experiment._history = History.load(state["history"])
+        experiment._monitor.restore(experiment._history.points())
         experiment._round_current = state["round_current"]
         random_states.restore(Path(state["random_states"]))
         return experiment

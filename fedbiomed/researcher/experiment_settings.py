@@ -20,6 +20,7 @@ from fedbiomed.researcher.datasets import FederatedDataSet
 from fedbiomed.researcher.job import Job
 from fedbiomed.researcher.requests import Requests
 from fedbiomed.researcher.strategies.strategy import Strategy
+from fedbiomed.researcher.tensorboard import require as require_tensorboard
 
 logger = logging.getLogger(__name__)
 _DEFAULT_FOLDER = re.compile(r"Experiment_(\d{4,})")
@@ -49,6 +50,7 @@ class ExperimentSettings:
         self._training_args = TrainingArgs(only_required=False)
         self._job: Job | None = None
         self._save_breakpoints = False
+        self._tensorboard = False
 
     def tags(self) -> list[str] | None:
         """Tags that a dataset must bear; an empty list for any dataset, None for no search."""
@@ -273,9 +275,15 @@ class ExperimentSettings:
         return self._save_breakpoints
 
     def set_tensorboard(self, tensorboard: bool) -> bool:
-        """Only False is possible in this version."""
-        checks.absent("tensorboard", checks.flag("tensorboard", tensorboard), "TensorBoard")
-        return False
+        """Set whether the rounds from now on are written for TensorBoard, into `environ["TENSORBOARD_RESULTS_DIR"]`.
+
+        Raises:
+            FedbiomedExperimentError: the package tensorboard is not installed: how to install it.
+        """
+        if checks.flag("tensorboard", tensorboard):
+            require_tensorboard()
+        self._tensorboard = tensorboard
+        return tensorboard
 
     def set_secagg(self, secagg: Any) -> bool:
         """Only False is possible in this version."""

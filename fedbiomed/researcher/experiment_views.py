@@ -40,6 +40,7 @@ class ExperimentViews(ExperimentSettings):
         self._progress: Progress | None = None
         self._aggregated_params: dict[int, AggregatedParams] = {}
         self._history = History()
+        self._monitor = Monitor()
 
     def aggregated_params(self) -> dict[int, AggregatedParams]:
         """By round: `params` (by name; read from the file at each access) and `params_path`."""
@@ -64,7 +65,7 @@ class ExperimentViews(ExperimentSettings):
 
     def monitor(self) -> Monitor:
         """The reported values by node, phase, metric and round."""
-        return Monitor(self._history)
+        return self._monitor
 
     def info(self) -> None:
         """Print all settings, and whether the experiment can be run or what is missing."""
