@@ -91,6 +91,7 @@ class NodeConfig(ComponentConfig):
         worker_time_limit_s: how long one order may train.
         gpu: `auto` uses one where the researcher asks and one is there, `none` never, a number is that device.
         secure_aggregation, force_secure_aggregation: whether the node can, and whether it trains only with it.
+        forward_logs: send the node's log records, without data or paths, to researchers who have open orders.
     """
 
     plan_approval: bool = True
@@ -100,6 +101,7 @@ class NodeConfig(ComponentConfig):
     gpu: str = "auto"
     secure_aggregation: bool = True
     force_secure_aggregation: bool = False
+    forward_logs: bool = True
 
     @property
     def database(self) -> Path:

@@ -101,11 +101,7 @@ class Experiment(ExperimentViews):
         self.set_training_plan_path(training_plan_path)
         self.set_training_data(training_data, from_tags=self._tags is not None)
         self.set_strategy(node_selection_strategy)
-        with self._folder_removed_on_failure(experimentation_folder):
-            self.set_job()
-        event_files = EventFiles(tensorboard_folder(self._settings()))
-        event_files.remove_earlier()
-        self._monitor = Monitor(event_files)
+        self._begin_in(experimentation_folder)
 
     def run(self, rounds: int | None = None, increase: bool = False) -> int:
         """Run several rounds; when the round limit is reached and `test_on_global_updates` is set, the nodes validate once more.
@@ -210,6 +206,13 @@ class Experiment(ExperimentViews):
                 "set_training_data(), set_strategy(), set_training_plan_class() and set_job() define them"
             )
         return self._job, self._strategy, self._fds.node_ids()
+
+    def _begin_in(self, folder: str | None) -> None:
+        with self._folder_removed_on_failure(folder):
+            self.set_job()
+        event_files = EventFiles(tensorboard_folder(self._settings()))
+        event_files.remove_earlier()
+        self._monitor = Monitor(event_files)
 
     @contextlib.contextmanager
     def _folder_removed_on_failure(self, name: str | None) -> Iterator[None]:
