@@ -1,6 +1,4 @@
-"""`environ`: the researcher's settings under the names that notebooks know. A read-only view.
-
-Of ours, only the folder for TensorBoard is read from here.
+"""`environ`: the researcher's settings under the names that notebooks know. A read-only view; nothing of ours reads it.
 
 Nothing happens at import: the settings are read, and the folders made, when a key is first asked for.
 """
@@ -12,7 +10,7 @@ from typing import Any
 from fedbiomed.common.config import CONFIG_FILE, ResearcherConfig
 from fedbiomed.common.constants import ComponentType
 from fedbiomed.common.exceptions import FedbiomedEnvironError
-from fedbiomed.researcher.connect import open_config
+from fedbiomed.researcher.connect import open_config, tensorboard_folder
 
 _KEYS: Mapping[str, Callable[[ResearcherConfig], Any]] = {
     "COMPONENT_TYPE": lambda config: ComponentType.RESEARCHER,
@@ -23,7 +21,7 @@ _KEYS: Mapping[str, Callable[[ResearcherConfig], Any]] = {
     "CACHE_DIR": lambda config: str(config.var / "cache"),
     "TMP_DIR": lambda config: str(config.tmp),
     "EXPERIMENTS_DIR": lambda config: str(config.experiments),
-    "TENSORBOARD_RESULTS_DIR": lambda config: str(config.root / "runs"),
+    "TENSORBOARD_RESULTS_DIR": lambda config: str(tensorboard_folder(config)),
     "ID": lambda config: config.id,
     "RESEARCHER_ID": lambda config: config.id,
     "MQTT_BROKER": lambda config: config.broker,
@@ -77,8 +75,3 @@ def _made(folder: str) -> None:
 
 
 environ = Environ()
-
-
-def tensorboard_folder(config: ResearcherConfig) -> Path:
-    """Where an experiment with these settings writes for TensorBoard; made by whoever writes there."""
-    return Path(_KEYS["TENSORBOARD_RESULTS_DIR"](config))

@@ -16,9 +16,8 @@ from fedbiomed.researcher import experiment_checks as checks
 from fedbiomed.researcher.aggregated_params import AggregatedParams
 from fedbiomed.researcher.aggregators.aggregator import Aggregator
 from fedbiomed.researcher.breakpoints import Breakpoint, BreakpointWriter
-from fedbiomed.researcher.connect import open_config
+from fedbiomed.researcher.connect import open_config, tensorboard_folder
 from fedbiomed.researcher.datasets import FederatedDataSet
-from fedbiomed.researcher.environ import tensorboard_folder
 from fedbiomed.researcher.experiment_state import folder_to_go_on_in, restored_aggregator, restored_strategy, settled
 from fedbiomed.researcher.experiment_views import ExperimentViews
 from fedbiomed.researcher.history import History, Point, last_losses

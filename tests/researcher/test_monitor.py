@@ -200,6 +200,18 @@ def test_tensorboard_reads_what_the_store_holds(made, runs):
     assert curves(runs / "node_0")[PHASES["testing_global_updates"]][0] == [1, 2, 3, 4], "no step is there twice"
 
 
+def test_the_folder_is_the_one_that_was_set_when_the_experiment_was_made(made, requests, runs, tmp_path, monkeypatch):
+    monkeypatch.setenv("FBM_TENSORBOARD_DIR", str(tmp_path / "first"))
+    first = made(nodes=["node_0"], tensorboard=True)
+    monkeypatch.setenv("FBM_TENSORBOARD_DIR", "second")  # relative: below the researcher's folder
+    second = made(nodes=["node_0"], tensorboard=True)
+    first.run_once()
+    second.run_once()
+    for folder in (tmp_path / "first", requests.connection.config.root / "second"):
+        assert curves(folder / "node_0")["TRAINING/Loss"][0] == list(range(1, 7))
+    assert not runs.exists()
+
+
 def test_tensorboard_is_switched_between_rounds(made, runs):
     experiment = made(nodes=["node_0"])
     experiment.run_once()
