@@ -97,6 +97,7 @@ class NodeConfig(ComponentConfig):
         gpu: `auto` uses one where the researcher asks and one is there, `none` never, a number is that device.
         gpu_only: use a GPU, if one is there, also where the researcher does not ask.
         secure_aggregation, force_secure_aggregation: whether the node can, and whether it trains only with it.
+        forward_logs: send the node's log records, without data or paths, to researchers who have open orders.
     """
 
     plan_approval: bool = True
@@ -109,6 +110,7 @@ class NodeConfig(ComponentConfig):
     gpu_only: bool = False
     secure_aggregation: bool = True
     force_secure_aggregation: bool = False
+    forward_logs: bool = True
 
     def __post_init__(self) -> None:
         super(NodeConfig, self).__post_init__()  # spelled out: a dataclass with slots is a new class, which a bare super() does not know

@@ -27,6 +27,7 @@ from fedbiomed.node.datasets import DatasetRegistry
 from fedbiomed.node.default_plans import take_shipped_plans
 from fedbiomed.node.handlers import Handlers
 from fedbiomed.node.heartbeat import Heartbeat
+from fedbiomed.node.log_forwarder import LogForwarder
 from fedbiomed.node.order_runner import OrderRunner, OrderTools, failed_reply
 from fedbiomed.node.orders import Order, OrderBook
 from fedbiomed.node.presence import answer_probe, presence
@@ -62,6 +63,7 @@ class Node:
         datasets, plans = DatasetRegistry(store), plan_registry(config, store)
         self._plans = plans
         self._heartbeat = Heartbeat(self._book, config.id, self._publish)
+        self._logs = LogForwarder(self._book, config.id, self._publish, is_connected=lambda: bus.is_connected)
         self._runner = OrderRunner(
             OrderTools(
                 config=config,
@@ -94,6 +96,8 @@ class Node:
         """Go on with open orders, and hear new ones as soon as the bus is connected."""
         if self._config.plan_approval:
             take_shipped_plans(self._plans, are_allowed=self._config.allow_default_training_plans)
+        if self._config.forward_logs:
+            self._logs.start()
         self.tidy()
         for thread in self._threads:
             thread.start()
@@ -119,6 +123,7 @@ class Node:
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join(_JOIN_S)
+        self._logs.close()
         self._publish_raw(*presence(self._config, self._boot_id, is_online=False), retain=True)
         if self._bus.is_connected:
             self._bus.flush(_FLUSH_S)
@@ -141,7 +146,8 @@ class Node:
         if handle is None:
             logger.warning("refused a message on %s: a node does not take %s", topic, type(message).__name__)
             return
-        handle(message, payload)
+        with self._logs.working_for(getattr(message, "researcher_id", None)):
+            handle(message, payload)
 
     def _take_order(self, request: TrainRequest, payload: bytes) -> None:
         refusal = self._reason_against(request)
@@ -207,11 +213,15 @@ class Node:
 
     def _answer_questions(self) -> None:
         while (request := self._questions.get()) is not None:
-            try:
-                for reply in self._handlers.handle(request):
-                    self._publish(request.researcher_id, reply)
-            except FedbiomedError:
-                logger.exception("cannot answer %s %s", type(request).__name__, request.request_id)
+            with self._logs.working_for(request.researcher_id):
+                self._answer(request)
+
+    def _answer(self, request: Request) -> None:
+        try:
+            for reply in self._handlers.handle(request):
+                self._publish(request.researcher_id, reply)
+        except FedbiomedError:
+            logger.exception("cannot answer %s %s", type(request).__name__, request.request_id)
 
     def _carry_out_orders(self) -> None:
         while not self._closed.is_set():
@@ -219,7 +229,8 @@ class Node:
             try:
                 order = self._book.next_open()
                 if order is not None:
-                    self._runner.run(order)
+                    with self._logs.working_for(order.researcher_id, is_order=True):
+                        self._runner.run(order)
             except Exception:  # the node's worker: it must live on, whatever the disk or the system refuses for a while
                 logger.exception("cannot go on with the orders for now")
                 self._closed.wait(_AFTER_FAILURE_S)

@@ -142,6 +142,7 @@ class OrderRunner:
 
     def _train(self, order: Order, request: TrainRequest, stop: StopSignal) -> TrainReply:
         began = time.monotonic()
+        logger.info("order %s: round %d of %s begins", order.request_id, request.round, request.job_id)
         dataset = self._check(request)
         source, task = self._fetch(order, request, dataset)
         self._advance(order, OrderState.FETCHED)
@@ -155,6 +156,7 @@ class OrderRunner:
             _require_file(Path(task.result), "result")
             self._tools.states.save(task.state_id, request.job_id, request.round, _optimizer_file(task, result))
         reply = self._draft(request, task, result, time.monotonic() - began)
+        logger.info("order %s: %s is done after %.1f s", order.request_id, _spelled(request), time.monotonic() - began)
         self._advance(order, OrderState.TRAINED, encode(reply))
         return reply
 
@@ -329,6 +331,10 @@ def _reply(request: TrainRequest, node_id: str, **content: Any) -> TrainReply:
         result=None,
         **content,
     )
+
+
+def _spelled(request: TrainRequest) -> str:
+    return "training" if request.training else "validation"
 
 
 def _require_file(path: Path, what: str) -> None:

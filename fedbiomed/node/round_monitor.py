@@ -31,6 +31,7 @@ class RoundMonitor:
         self._clock = clock
         self._points: list[Point] = []
         self._told_at = clock()
+        self._batch_sizes: dict[Phase, int] = {}
 
     def add_scalar(
         self,
@@ -52,6 +53,7 @@ class RoundMonitor:
         A value that is not finite stands as text in the reply (`nan`, `inf`; JSON has no word for it) and is left out of the progress.
         """
         phase = Phase.TRAINING if train else Phase.TEST_GLOBAL if test_on_global_updates else Phase.TEST_LOCAL
+        self._batch_sizes[phase] = max(batch_samples, self._batch_sizes.get(phase, 1))  # the last batch of an epoch may be smaller
         values = {name: float(value) for name, value in metric.items()}
         for name, value in values.items():
             shown = value if math.isfinite(value) else str(value)
@@ -60,19 +62,31 @@ class RoundMonitor:
             self._points = _evenly(self._points, _MAX_POINTS // 2)
         if self._clock() - self._told_at >= _EVERY_S:
             self._told_at = self._clock()
+            to_do = samples_to_go_over(total_samples, self._batch_sizes[phase], num_batches)
+            passes = 1 if epoch is None else self._epochs
+            done = to_do * ((epoch or 1) - 1) + (num_samples_trained or 0)
             self._report(
                 RoundReport(
                     phase=str(phase),
                     iteration=iteration + num_batches * ((epoch or 1) - 1),
-                    num_iterations=num_batches * (1 if epoch is None else self._epochs),
+                    num_iterations=num_batches * passes,
                     epoch=epoch,
                     metrics={name: value for name, value in values.items() if math.isfinite(value)},
+                    samples=0 if num_samples_trained is None else done,
+                    num_samples=0 if num_samples_trained is None else max(to_do * passes, done),
                 )
             )
 
     def points(self) -> tuple[Point, ...]:
         """All that was reported, in its order; thinned to 48 KB of JSON."""
         return thinned(self._points, _REPLY_BYTES)
+
+
+def samples_to_go_over(total_samples: int, batch_samples: int, num_batches: int) -> int:
+    """Samples in so many batches, the loader beginning anew (with a whole batch) after each pass over all samples."""
+    per_pass = max(1, math.ceil(total_samples / batch_samples))
+    passes, rest = divmod(num_batches, per_pass)
+    return passes * total_samples + rest * batch_samples
 
 
 def thinned(points: Sequence[Point], limit_bytes: int) -> tuple[Point, ...]:

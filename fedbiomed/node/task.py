@@ -81,10 +81,13 @@ class RoundReport:
     num_iterations: int
     epoch: int | None
     metrics: dict[str, float]
+    samples: int = 0
+    num_samples: int = 0
 
     def __post_init__(self) -> None:
         _check(self.phase in tuple(Phase) and type(self.iteration) is int and type(self.num_iterations) is int, "progress")
         _check(self.epoch is None or type(self.epoch) is int, "progress")
+        _check(type(self.samples) is int and type(self.num_samples) is int, "progress")
         _check(_are_numbers(self.metrics), "progress")
 
 

@@ -17,6 +17,7 @@ from fedbiomed.common.transport.transport import FileStore, MessageBus
 
 FOLDER_VARIABLE = "FBM_RESEARCHER_DIR"
 DEFAULT_FOLDER = "fbm-researcher"
+TENSORBOARD_VARIABLE = "FBM_TENSORBOARD_DIR"
 _FLUSH_S = 2.0
 
 
@@ -56,6 +57,11 @@ def open_config(root: Path | None = None, env: Mapping[str, str] = os.environ) -
     if not settings.exists(folder) and not env.get(settings.FILE_VARIABLE):
         settings.save(ResearcherConfig(root=folder, id=f"researcher_{uuid.uuid4()}"))
     return settings.load(ResearcherConfig, folder, env)
+
+
+def tensorboard_folder(config: ResearcherConfig, env: Mapping[str, str] = os.environ) -> Path:
+    """Where an experiment begun now writes for TensorBoard: what `FBM_TENSORBOARD_DIR` names, else as configured."""
+    return config.root / (env.get(TENSORBOARD_VARIABLE) or config.tensorboard_dir)
 
 
 def connect(config: ResearcherConfig) -> Connection:

@@ -16,16 +16,18 @@ from fedbiomed.researcher import experiment_checks as checks
 from fedbiomed.researcher.aggregated_params import AggregatedParams
 from fedbiomed.researcher.aggregators.aggregator import Aggregator
 from fedbiomed.researcher.breakpoints import Breakpoint, BreakpointWriter
-from fedbiomed.researcher.connect import open_config
+from fedbiomed.researcher.connect import open_config, tensorboard_folder
 from fedbiomed.researcher.datasets import FederatedDataSet
 from fedbiomed.researcher.experiment_state import folder_to_go_on_in, restored_aggregator, restored_strategy, settled
 from fedbiomed.researcher.experiment_views import ExperimentViews
 from fedbiomed.researcher.history import History, Point, last_losses
 from fedbiomed.researcher.job import Job
+from fedbiomed.researcher.monitor import Monitor
 from fedbiomed.researcher.requests import Requests
 from fedbiomed.researcher.round_updates import RoundUpdates, reports, sample
 from fedbiomed.researcher.secagg.secure_aggregation import SecureAggregation, refuse_active
 from fedbiomed.researcher.strategies.strategy import Strategy
+from fedbiomed.researcher.tensorboard import EventFiles
 
 if TYPE_CHECKING:
     from fedbiomed.common.optimizers.optimizer import Optimizer
@@ -52,7 +54,7 @@ class Experiment(ExperimentViews):
         model_args: for the plan's model; what JSON carries.
         training_args: see `TrainingArgs`.
         save_breakpoints: leave a breakpoint after each round.
-        tensorboard: not in this version.
+        tensorboard: write the reported values for TensorBoard, into `environ["TENSORBOARD_RESULTS_DIR"]`; those of earlier experiments go.
         experimentation_folder: name of the folder for the experiment's files; None for `Experiment_<number>`.
         secagg: a bool or a `SecureAggregation`; in this version it can only be off.
         requests: the connection to the network; None: made, when first needed, with the settings of the working directory.
@@ -103,8 +105,7 @@ class Experiment(ExperimentViews):
         self.set_training_plan_path(training_plan_path)
         self.set_training_data(training_data, from_tags=self._tags is not None)
         self.set_strategy(node_selection_strategy)
-        with self._folder_removed_on_failure(experimentation_folder):
-            self.set_job()
+        self._begin_in(experimentation_folder)
 
     def run(self, rounds: int | None = None, increase: bool = False) -> int:
         """Run several rounds; when the round limit is reached and `test_on_global_updates` is set, the nodes validate once more.
@@ -205,7 +206,7 @@ class Experiment(ExperimentViews):
         """The end of a good round."""
         path, _ = job.update_parameters(params)
         self._aggregated_params[round_] = AggregatedParams(str(path))
-        self._history.set_round(round_, points)
+        self._keep_reports(round_, points)
         self._round_current = round_ + 1
 
     def _validate(self, job: Job) -> None:
@@ -215,8 +216,12 @@ class Experiment(ExperimentViews):
             progress.begin_round(round_ - 1, self._round_limit, job.nodes, what="validation after round")
             small, _ = self._aggregator_args(job)  # large ones are for training
             job.start_nodes_training_round(round_, small, {}, do_training=False, on_progress=progress.hear, stop=self._stop)
-            self._history.set_round(round_, reports(round_, job))
+            self._keep_reports(round_, reports(round_, job))
             progress.end_round({}, job.failures.get(round_, {}))
+
+    def _keep_reports(self, round_: int, points: list[Point]) -> None:
+        self._history.set_round(round_, points)
+        self._monitor.set_round(round_, points, Path(self.experimentation_path()), tensorboard=self._tensorboard)
 
     def _planned_rounds(self, rounds: Any, increase: Any) -> int:
         """How many of these rounds the limit allows, after it was raised where that is wanted."""
@@ -243,6 +248,13 @@ class Experiment(ExperimentViews):
             )
         refuse_active(self._secagg)
         return self._job, self._strategy, self._fds.node_ids()
+
+    def _begin_in(self, folder: str | None) -> None:
+        with self._folder_removed_on_failure(folder):
+            self.set_job()
+        event_files = EventFiles(tensorboard_folder(self._settings()))
+        event_files.remove_earlier()
+        self._monitor = Monitor(event_files)
 
     @contextlib.contextmanager
     def _folder_removed_on_failure(self, name: str | None) -> Iterator[None]:
@@ -339,6 +351,7 @@ class Experiment(ExperimentViews):
         experiment._required_job().load_state_breakpoint(state["job"])
         experiment._aggregated_params = {int(r): AggregatedParams(p["params_path"]) for r, p in state["aggregated_params"].items()}
         experiment._history = History.load(state["history"])
+        experiment._monitor.restore(experiment._history.points())
         experiment._round_current = state["round_current"]
         random_states.restore(Path(state["random_states"]))
         return experiment

@@ -23,6 +23,7 @@ from fedbiomed.researcher.requests import Requests
 from fedbiomed.researcher.secagg.context import SecaggBiprimeContext, SecaggServkeyContext
 from fedbiomed.researcher.secagg.secure_aggregation import SecureAggregation, secure_aggregation
 from fedbiomed.researcher.strategies.strategy import Strategy
+from fedbiomed.researcher.tensorboard import require as require_tensorboard
 
 if TYPE_CHECKING:
     from fedbiomed.common.optimizers.optimizer import Optimizer
@@ -57,6 +58,7 @@ class ExperimentSettings:
         self._job: Job | None = None
         self._save_breakpoints = False
         self._secagg = SecureAggregation(active=False)
+        self._tensorboard = False
 
     def tags(self) -> list[str] | None:
         """Tags that a dataset must bear; an empty list for any dataset, None for no search."""
@@ -291,9 +293,15 @@ class ExperimentSettings:
         return self._save_breakpoints
 
     def set_tensorboard(self, tensorboard: bool) -> bool:
-        """Only False is possible in this version."""
-        checks.absent("tensorboard", checks.flag("tensorboard", tensorboard), "TensorBoard")
-        return False
+        """Set whether the rounds from now on are written for TensorBoard, into `environ["TENSORBOARD_RESULTS_DIR"]`.
+
+        Raises:
+            FedbiomedExperimentError: the package tensorboard is not installed: how to install it.
+        """
+        if checks.flag("tensorboard", tensorboard):
+            require_tensorboard()
+        self._tensorboard = tensorboard
+        return tensorboard
 
     def set_secagg(self, secagg: bool | SecureAggregation) -> SecureAggregation:
         """Set whether, and how, updates are summed unseen; in this version it can only be off.

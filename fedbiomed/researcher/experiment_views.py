@@ -42,6 +42,7 @@ class ExperimentViews(ExperimentSettings):
         self._aggregated_params: dict[int, AggregatedParams] = {}
         self._history = History()
         self._stop = StopSwitch()
+        self._monitor = Monitor()
 
     def aggregated_params(self) -> dict[int, AggregatedParams]:
         """By round: `params` (by name; read from the file at each access) and `params_path`."""
@@ -66,7 +67,7 @@ class ExperimentViews(ExperimentSettings):
 
     def monitor(self) -> Monitor:
         """The reported values by node, phase, metric and round."""
-        return Monitor(self._history)
+        return self._monitor
 
     def info(self) -> None:
         """Print all settings, and whether the experiment can be run or what is missing."""

@@ -16,9 +16,11 @@ from fedbiomed.common.exceptions import FedbiomedMessageError
 from fedbiomed.common.messages import topics
 from fedbiomed.common.messages.codec import decode, encode
 from fedbiomed.common.messages.message import Message, Reply
+from fedbiomed.common.messages.monitoring import NodeLog
 from fedbiomed.common.messages.presence import Hello, Presence
 from fedbiomed.common.messages.training import OrderCancelled, OrderGot
 from fedbiomed.common.transport.transport import MessageBus
+from fedbiomed.researcher import node_logs
 
 logger = logging.getLogger(__name__)
 
@@ -114,8 +116,14 @@ class Inbox:
         at, message = time.monotonic(), _decoded(topic, payload)
         if message is None:
             return
-        if not isinstance(message, Reply) or message.node_id != _last_level(topic) or message.researcher_id != self._researcher_id:
+        if (
+            not isinstance(message, Reply | NodeLog)
+            or message.node_id != _last_level(topic)
+            or message.researcher_id != self._researcher_id
+        ):
             logger.warning("a %s on %s that does not belong there was dropped", type(message).__name__, topic)
+        elif isinstance(message, NodeLog):
+            node_logs.show(message)
         elif isinstance(message, Hello):
             self._remind(message)
             self._to_all(Event(at, message))

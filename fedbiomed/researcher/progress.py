@@ -1,7 +1,8 @@
 """What the nodes do, while they do it: a live table in a terminal or a notebook, plain lines elsewhere. All of it on stderr."""
 
+import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -22,19 +23,66 @@ _ENDS = frozenset({"answered", "left out"})
 
 @dataclass(slots=True)
 class NodeRow:
-    """What is known of one node in the present round."""
+    """What is known of one node in the present round; times are seconds by its clock."""
 
+    clock: Callable[[], float] = time.monotonic
     state: str = "asked"
+    phase: str = ""
     iteration: int = 0
     num_iterations: int = 0
+    samples: int = 0
+    num_samples: int = 0
     loss: float | None = None
-    began: float = field(default_factory=time.monotonic)
+    began: float = field(init=False)
     ended: float | None = None
+    _first: tuple[float, int] = (0.0, 0)
+    _ready_at: float | None = None
+
+    def __post_init__(self) -> None:
+        self.began = self.clock()
+
+    def take(self, news: TrainProgress) -> None:
+        """The node has come further."""
+        now = self.clock()
+        if news.phase != self.phase or news.iteration < self.iteration:
+            self._first = (now, news.iteration)
+        self.phase, self.state = news.phase, _plain(f"{news.state} {news.phase.lower()}".strip())
+        self.iteration, self.num_iterations = news.iteration, news.num_iterations
+        self.samples, self.num_samples = news.samples, news.num_samples
+        self.loss = next((value for name, value in news.metrics.items() if name.startswith(LOSS)), self.loss)
+        self._ready_at = self._estimate(now)
+
+    def end(self) -> None:
+        """Nothing more is heard of it in this round."""
+        self.ended, self._ready_at = self.clock(), None
+
+    def _estimate(self, now: float) -> float | None:
+        """When this phase will be over, by its pace since its first report; by that since the order while there is only one."""
+        left = self.num_iterations - self.iteration
+        since, before = self._first if self.iteration > self._first[1] else (self.began, 0)
+        if left < 0 or self.iteration <= before:
+            return None
+        return now + left * (now - since) / (self.iteration - before)
 
     @property
     def elapsed_s(self) -> float:
         """Seconds since it was asked, up to its reply."""
-        return (self.ended or time.monotonic()) - self.began
+        return (self.ended or self.clock()) - self.began
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds until its present phase will be over, as far as that can be told."""
+        return None if self._ready_at is None else max(0.0, self._ready_at - self.clock())
+
+    @property
+    def left_text(self) -> str:
+        """The same in words, or nothing."""
+        return "" if self.left_s is None else duration(self.left_s)
+
+    @property
+    def samples_done(self) -> str:
+        """Samples done of those to do."""
+        return f"{self.samples}/{self.num_samples}" if self.num_samples else ""
 
     @property
     def done(self) -> str:
@@ -57,18 +105,24 @@ class RoundView:
 
     def table(self) -> Table:
         """One row per node. `Text`: what nodes tell could hold markup."""
-        table = Table(title=Text(self.summary or self.title), title_justify="left")
-        for column in ("node", "state", "batches", "loss", "seconds"):
+        table = Table(title=Text(self.summary or self.heading), title_justify="left")
+        for column in ("node", "state", "batches", "samples", "loss", "seconds", "left"):
             table.add_column(column, overflow="fold")
         for node_id, row in self.rows.items():
-            cells = (short(node_id), row.state, row.done, row.loss_text, f"{row.elapsed_s:.1f}")
+            cells = (short(node_id), row.state, row.done, row.samples_done, row.loss_text, f"{row.elapsed_s:.1f}", row.left_text)
             table.add_row(*(Text(cell) for cell in cells))
         return table
 
     def line(self) -> str:
         """All nodes in one line."""
-        parts = (" ".join(filter(None, (short(node_id), row.state, row.done, row.loss_text))) for node_id, row in self.rows.items())
-        return f"{self.title}: {'; '.join(parts)}"
+        parts = (" ".join(filter(None, (short(node_id), *_words(row)))) for node_id, row in self.rows.items())
+        return f"{self.heading}: {'; '.join(parts)}"
+
+    @property
+    def heading(self) -> str:
+        """The title, with the time that the slowest node needs as far as that can be told."""
+        left = [row.left_s for row in self.rows.values() if row.left_s is not None]
+        return f"{self.title}, about {duration(max(left))} left" if left else self.title
 
 
 class _Display(Protocol):
@@ -119,12 +173,12 @@ class _Notebook:
 
 
 class _Lines:
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._shown_at = time.monotonic()
+    def __init__(self, console: Console, clock: Callable[[], float]) -> None:
+        self._console, self._clock = console, clock
+        self._shown_at = clock()
 
     def show(self, view: RoundView) -> None:
-        now = time.monotonic()
+        now = self._clock()
         if view.summary or now - self._shown_at > _LINE_EVERY_S:
             self._console.print(view.summary or view.line(), soft_wrap=True, markup=False, highlight=False)
             self._shown_at = now
@@ -147,18 +201,20 @@ class Progress:
     Args:
         is_shown: False shows nothing.
         console: where; stderr by default.
+        clock: seconds.
     """
 
-    def __init__(self, *, is_shown: bool = True, console: Console | None = None) -> None:
+    def __init__(self, *, is_shown: bool = True, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._is_shown = is_shown
+        self._clock = clock
         self._console = console
         self._display: _Display = _Nowhere()
         self._view = RoundView("", {})
-        self._began = time.monotonic()
+        self._began = clock()
 
     def __enter__(self) -> Self:
         if self._is_shown:
-            self._display = _display_for(self._console or Console(stderr=True))
+            self._display = _display_for(self._console or Console(stderr=True), self._clock)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -167,29 +223,31 @@ class Progress:
 
     def begin_round(self, round_: int, limit: int | None, nodes: Sequence[str], what: str = "round") -> None:
         """A round, counted from 0, of so many (None: nobody said how many) starts on these nodes."""
-        self._began = time.monotonic()
-        self._view = RoundView(f"{what} {round_ + 1}" + (f" of {limit}" if limit else ""), {node_id: NodeRow() for node_id in nodes})
+        self._began = self._clock()
+        title = f"{what} {round_ + 1}" + (f" of {limit}" if limit else "")
+        self._view = RoundView(title, {node_id: NodeRow(self._clock) for node_id in nodes})
         self._display.show(self._view)
 
     def hear(self, node_id: str, news: TrainProgress | str) -> None:
         """Something was heard of a node: a report, or a state in words."""
-        row = self._view.rows.setdefault(node_id, NodeRow())
-        if isinstance(news, str):
-            row.state = _plain(news)
-            row.ended = time.monotonic() if news in _ENDS else None
+        row = self._view.rows.setdefault(node_id, NodeRow(self._clock))
+        if not isinstance(news, str):
+            row.take(news)
         else:
-            row.state = _plain(f"{news.state} {news.phase.lower()}".strip())
-            row.iteration, row.num_iterations = news.iteration, news.num_iterations
-            row.loss = next((value for name, value in news.metrics.items() if name.startswith(LOSS)), row.loss)
+            row.state, row.ended = _plain(news), None
+            if news in _ENDS:
+                row.end()
         self._display.show(self._view)
 
     def end_round(self, losses: Mapping[str, float], failures: Mapping[str, str]) -> None:
         """The round is over: the last losses that nodes told, and why nodes were left out."""
         for node_id, loss in losses.items():
-            self._view.rows.setdefault(node_id, NodeRow()).loss = loss
+            self._view.rows.setdefault(node_id, NodeRow(self._clock)).loss = loss
         for node_id, reason in failures.items():
-            row = self._view.rows.setdefault(node_id, NodeRow())
-            row.state, row.ended = f"left out: {_plain(reason)}", row.ended or time.monotonic()
+            row = self._view.rows.setdefault(node_id, NodeRow(self._clock))
+            row.state = f"left out: {_plain(reason)}"
+            if row.ended is None:
+                row.end()
         self._view.summary = self._summary(failures)
         self._display.show(self._view)
 
@@ -197,7 +255,7 @@ class Progress:
         rows = self._view.rows
         losses = [row.loss for node_id, row in rows.items() if node_id not in failures and row.loss is not None]
         parts = [
-            f"{self._view.title}: {len(rows.keys() - failures.keys())} of {len(rows)} nodes in {time.monotonic() - self._began:.1f} s",
+            f"{self._view.title}: {len(rows.keys() - failures.keys())} of {len(rows)} nodes in {self._clock() - self._began:.1f} s",
             f"mean loss {sum(losses) / len(losses):.4g}" if losses else "",
             *(f"left out {short(node_id)}: {_plain(reason)}" for node_id, reason in failures.items()),
         ]
@@ -214,7 +272,21 @@ def _plain(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def _display_for(console: Console) -> _Display:
+def duration(seconds: float) -> str:
+    """A time to wait, in whole seconds, or in minutes or hours with what is left of them."""
+    whole = math.ceil(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _words(row: NodeRow) -> tuple[str, ...]:
+    samples = f"{row.samples_done} samples" if row.num_samples else ""
+    return row.state, row.done, samples, row.loss_text, f"{row.left_text} left" if row.left_text else ""
+
+
+def _display_for(console: Console, clock: Callable[[], float]) -> _Display:
     if console.is_jupyter:
         return _Notebook()
-    return _Terminal(console) if console.is_terminal else _Lines(console)
+    return _Terminal(console) if console.is_terminal else _Lines(console, clock)

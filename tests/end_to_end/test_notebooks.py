@@ -22,6 +22,11 @@ TEXTS = {
         "the experiment is as it was: 0.0 60 6",
     ],
     "list-datasets-select-nodes": ["rounds done: 3"],
+    "tensorboard": [
+        "VALIDATION ON GLOBAL UPDATES/MEAN_SQUARE_ERROR last step 4",
+        "VALIDATION ON LOCAL UPDATES/MEAN_SQUARE_ERROR last step 3",
+        "rounds in the monitor: [1, 2, 3, 4]",
+    ],
     "training-plan-approval": ["Pending", "Approved", "Rejected", "+        inputs = "],
     "use-gpu": ["'cpu', 'torch.float32'"],
 }

@@ -7,6 +7,7 @@ import torch
 from fedbiomed.researcher.experiment import Experiment
 from tests.support.brokers import running_mosquitto
 from tests.support.federation import TAGS, running
+from tests.support.node_records import node_records
 from tests.support.plans import LinePlan, SidePlan
 
 TORCH = {
@@ -68,6 +69,15 @@ def test_history_tells_each_node_and_metric(federation):
     assert history["node"].nunique() == 3
     assert {"VALIDATION ON LOCAL UPDATES/ACCURACY", "VALIDATION ON GLOBAL UPDATES/ACCURACY"} <= set(history["metric"])
     assert history["value"].notna().all()
+
+
+def test_the_log_of_the_nodes_comes_over_the_broker(federation):
+    experiment = Experiment(tags=TAGS, requests=federation.requests, **TORCH)
+    with node_records() as records:
+        experiment.run_once()
+        for node in experiment.training_data().node_ids():
+            block = next((b for b in records.seen if node in b and "is done" in b), None) or records.with_words(node, "training is done")
+            assert "level:   INFO" in block
 
 
 def test_the_same_federation_runs_on_mosquitto(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from fedbiomed.common.constants import Phase
 from fedbiomed.common.exceptions import WorkerError
-from fedbiomed.node.round_monitor import RoundMonitor, thinned
+from fedbiomed.node.round_monitor import RoundMonitor, samples_to_go_over, thinned
 from fedbiomed.node.task import RoundReport, RoundResult, from_bytes, to_bytes
 
 
@@ -120,3 +120,35 @@ def test_progress_counts_over_all_epochs():
     )
     add(monitor, 5)
     assert reports == [RoundReport(phase="TRAINING", iteration=14, num_iterations=30, epoch=2, metrics={"Loss": 1.0})]
+
+
+@pytest.mark.parametrize(
+    ("total", "batch", "batches", "expected"),
+    [
+        (24, 8, 3, 24),  # one epoch
+        (25, 8, 4, 25),  # the last batch holds 1
+        (25, 8, 2, 16),  # capped by batch_maxnum
+        (25, 8, 6, 41),  # updates: 25 in one pass of four, then two whole batches
+        (5, 8, 3, 15),  # each batch holds all
+    ],
+)
+def test_samples_to_go_over(total, batch, batches, expected):
+    assert samples_to_go_over(total, batch, batches) == expected
+
+
+def test_progress_counts_samples_over_all_epochs():
+    reports = []
+    seconds = iter([0.0, 0.5, 10.0, 10.0])
+    monitor = RoundMonitor(reports.append, epochs=3, clock=lambda: next(seconds))
+    common = {"epoch": 2, "train": True, "test": False, "test_on_local_updates": False, "test_on_global_updates": False}
+    for iteration, (size, done) in {1: (10, 10), 2: (5, 15)}.items():
+        monitor.add_scalar(
+            metric={"Loss": 1.0},
+            iteration=iteration,
+            total_samples=15,
+            batch_samples=size,
+            num_batches=2,
+            num_samples_trained=done,
+            **common,
+        )
+    assert [(report.samples, report.num_samples) for report in reports] == [(30, 45)]

@@ -97,7 +97,9 @@ def test_what_is_not_a_history_is_refused(rows):
 
 
 def test_the_monitor_counts_rounds_from_one():
-    store = Monitor(history())._metric_store
+    monitor = Monitor()
+    monitor.restore(history().points())
+    store = monitor._metric_store
     assert isinstance(store, MetricStore)
     assert store["node_a"]["training"]["Loss"][1] == {"iterations": [1, 2], "values": [4.0, 2.0]}
     assert store["node_a"]["testing_local_updates"]["ACCURACY"][1] == {"iterations": [1], "values": [0.5]}

@@ -66,6 +66,7 @@ class TrainProgress(Reply):
         num_iterations: batches to do in it, 0 while unknown.
         epoch: from 1, None when trained by number of updates.
         metrics: last reported values by name.
+        samples, num_samples: samples that this phase went over, and will in all; 0 while unknown.
     """
 
     state: str
@@ -74,6 +75,8 @@ class TrainProgress(Reply):
     num_iterations: int
     epoch: int | None
     metrics: dict[str, float]
+    samples: int = 0
+    num_samples: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
