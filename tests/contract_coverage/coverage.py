@@ -76,7 +76,7 @@ def defined_at(name: ContractName) -> str | None:
     owner, _, member = name.name.rpartition(".")
     try:
         if not owner:
-            return _place(name.module, member) or _place(getattr(found(name), "__module__", name.module), member)
+            return _place(name.module, member) or _place(getattr(found(name), "__module__", name.module), member) or _handed_on(name)
         return _member_place(found(ContractName(name.module, owner)), member)
     except (ImportError, AttributeError):
         return None
@@ -88,6 +88,15 @@ def _place(module: str, name: str) -> str | None:
     path = Path((spec and spec.origin) or "")
     for node in _tree(path).body if path.is_relative_to(ROOT) else []:
         if name in _names_bound_by(node):
+            return f"{_relative(path)}:{node.lineno}"
+    return None
+
+
+def _handed_on(name: ContractName) -> str | None:
+    """Where a module of ours imports what a library defines."""
+    path = Path(inspect.getsourcefile(importlib.import_module(name.module)) or "")
+    for node in _tree(path).body:
+        if isinstance(node, ast.ImportFrom) and any((alias.asname or alias.name) == name.name for alias in node.names):
             return f"{_relative(path)}:{node.lineno}"
     return None
 

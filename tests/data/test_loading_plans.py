@@ -220,3 +220,9 @@ def test_a_wrong_plan_in_a_file_is_refused(content, reason):
         plan_from_json(content)
     assert isinstance(caught.value, FedbiomedDataLoadingPlanError | FedbiomedLoadingBlockError)
     assert "\n" not in str(caught.value)
+
+
+def test_a_block_says_what_it_does():
+    with pytest.raises(TypeError, match="abstract"):
+        DataLoadingBlock()
+    assert isinstance(MapperBlock(), DataLoadingBlock)

@@ -9,12 +9,17 @@ from fedbiomed.common.declearn_library import Vector
 from fedbiomed.common.exceptions import FedbiomedOptimizerError
 from fedbiomed.common.optimizers import declearn as names
 from fedbiomed.common.optimizers.declearn import (
+    AdaGradModule,
     AdamModule,
+    EWMAModule,
     FedProxRegularizer,
+    LassoRegularizer,
     MomentumModule,
     RidgeRegularizer,
+    RMSPropModule,
     ScaffoldClientModule,
     ScaffoldServerModule,
+    YogiMomentumModule,
 )
 from fedbiomed.common.optimizers.optimizer import Optimizer
 from fedbiomed.common.serializer import Serializer
@@ -52,6 +57,34 @@ def test_momentum_two_steps():
     # v1 = 2; v2 = 0.5 * 2 + 4 = 5
     assert numbers(optimizer.step(vector(2.0), None)) == pytest.approx([-0.2])
     assert numbers(optimizer.step(vector(4.0), None)) == pytest.approx([-0.5])
+
+
+@pytest.mark.parametrize(
+    ("module", "first", "second"),
+    [
+        (AdaGradModule(), 2 / 4**0.5, 4 / 20**0.5),  # by the root of the sum of squares
+        (RMSPropModule(0.9), 2 / 0.4**0.5, 4 / (0.9 * 0.4 + 1.6) ** 0.5),  # by the root of their moving mean
+        (EWMAModule(0.9), 0.2, 0.9 * 0.2 + 0.4),
+        (YogiMomentumModule(0.9), 0.2, 0.2 + 0.4),  # moved towards the gradient by a tenth of it
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_two_steps_of_a_module(module, first, second):
+    optimizer = Optimizer(lr=1.0, modules=[module])
+    assert numbers(optimizer.step(vector(2.0), None)) == pytest.approx([-first], rel=1e-5)
+    assert numbers(optimizer.step(vector(4.0), None)) == pytest.approx([-second], rel=1e-5)
+
+
+def test_lasso():
+    optimizer = Optimizer(lr=0.1, regularizers=[LassoRegularizer(0.1)])
+    assert numbers(optimizer.step(vector(2.0), vector(-10.0))) == pytest.approx([-0.1 * (2 - 0.1)])
+
+
+def test_an_optimizer_of_a_plan_is_a_base_optimizer():
+    assert issubclass(face.DeclearnOptimizer, face.BaseOptimizer)
+    assert issubclass(face.NativeTorchOptimizer, face.BaseOptimizer)
+    with pytest.raises(TypeError, match="abstract"):
+        face.BaseOptimizer()
 
 
 def test_adam_one_step():
