@@ -26,8 +26,8 @@ from fedbiomed.node.orders import OrderBook
 
 logger = logging.getLogger(__name__)
 
-RECORDS_PER_S = 5
-_BURST = 20
+RECORDS_PER_S = 20
+_BURST = 100
 _QUEUED = 200
 _JOIN_S = 5.0
 _ROOT = "fedbiomed"

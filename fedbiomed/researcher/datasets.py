@@ -11,18 +11,19 @@ from fedbiomed.common.exceptions import FedbiomedFederatedDataSetError
 class FederatedDataSet:
     """One dataset description per node.
 
-    >>> data = FederatedDataSet({"node_a": [{"dataset_id": "dataset_1", "shape": [40, 2]}], "node_b": {"shape": [60, 2]}})
-    >>> data.node_ids(), data.shapes(), data.sample_sizes()
-    (['node_a', 'node_b'], {'node_a': 40, 'node_b': 60}, [40, 60])
-    >>> data.data()["node_a"]["dataset_id"]
-    'dataset_1'
-
     Args:
         data: `{node_id: description}` or `{node_id: [description]}`; it is copied, never changed. A description is what a search
             gives: name, data_type, tags, description, shape, dataset_id, dtypes, dataset_parameters.
 
     Raises:
         FedbiomedFederatedDataSetError: not of that form, or a list that does not hold exactly one description.
+
+    Examples:
+        >>> data = FederatedDataSet({"node_a": [{"dataset_id": "dataset_1", "shape": [40, 2]}], "node_b": {"shape": [60, 2]}})
+        >>> data.node_ids(), data.shapes(), data.sample_sizes()
+        (['node_a', 'node_b'], {'node_a': 40, 'node_b': 60}, [40, 60])
+        >>> data.data()["node_a"]["dataset_id"]
+        'dataset_1'
     """
 
     def __init__(self, data: Mapping[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]]) -> None:

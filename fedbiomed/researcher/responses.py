@@ -128,17 +128,18 @@ def read_result(path: Path) -> dict[str, Any]:
 class Responses:
     """Replies of several nodes, as a list of dicts.
 
-    >>> replies = Responses([{"node_id": "node_a", "success": True}, {"node_id": "node_b", "success": True}])
-    >>> len(replies), replies[0]["node_id"], replies.get_index_from_node_id("node_b")
-    (2, 'node_a', 1)
-    >>> list(replies.dataframe()["node_id"])
-    ['node_a', 'node_b']
-
     Args:
         data: one reply or a list of replies; equal ones are taken once.
 
     Raises:
         FedbiomedResponsesError: anything else.
+
+    Examples:
+        >>> replies = Responses([{"node_id": "node_a", "success": True}, {"node_id": "node_b", "success": True}])
+        >>> len(replies), replies[0]["node_id"], replies.get_index_from_node_id("node_b")
+        (2, 'node_a', 1)
+        >>> list(replies.dataframe()["node_id"])
+        ['node_a', 'node_b']
     """
 
     def __init__(self, data: Sequence[Mapping[str, Any]] | Mapping[str, Any] = ()) -> None:

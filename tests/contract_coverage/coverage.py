@@ -72,7 +72,7 @@ def found(name: ContractName) -> Any:
 
 
 def defined_at(name: ContractName) -> str | None:
-    """`file:line` of a definition, None where there is none."""
+    """File of a definition, None where there is none."""
     owner, _, member = name.name.rpartition(".")
     try:
         if not owner:
@@ -88,7 +88,7 @@ def _place(module: str, name: str) -> str | None:
     path = Path((spec and spec.origin) or "")
     for node in _tree(path).body if path.is_relative_to(ROOT) else []:
         if name in _names_bound_by(node):
-            return f"{_relative(path)}:{node.lineno}"
+            return _relative(path)
     return None
 
 
@@ -97,7 +97,7 @@ def _handed_on(name: ContractName) -> str | None:
     path = Path(inspect.getsourcefile(importlib.import_module(name.module)) or "")
     for node in _tree(path).body:
         if isinstance(node, ast.ImportFrom) and any((alias.asname or alias.name) == name.name for alias in node.names):
-            return f"{_relative(path)}:{node.lineno}"
+            return _relative(path)
     return None
 
 
@@ -114,21 +114,16 @@ def _member_place(owner: type[Any], member: str) -> str | None:
             continue
         path = Path(inspect.getsourcefile(base) or "")
         for node in ast.walk(_tree(path)):
-            if isinstance(node, ast.ClassDef) and node.name == base.__name__:
-                line = _line_in_class(node, member)
-                if line is not None:
-                    return f"{_relative(path)}:{line}"
+            if isinstance(node, ast.ClassDef) and node.name == base.__name__ and _is_in_class(node, member):
+                return f"{_relative(path)} ({base.__name__})"
     return None
 
 
-def _line_in_class(owner: ast.ClassDef, member: str) -> int | None:
-    direct = next((node.lineno for node in owner.body if member in _names_bound_by(node)), None)
-    if direct is not None:
-        return direct
-    for node in ast.walk(owner):
-        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and ast.unparse(node) == f"self.{member}":
-            return node.lineno
-    return None
+def _is_in_class(owner: ast.ClassDef, member: str) -> bool:
+    if any(member in _names_bound_by(node) for node in owner.body):
+        return True
+    stored = (node for node in ast.walk(owner) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store))
+    return any(ast.unparse(node) == f"self.{member}" for node in stored)
 
 
 @cache

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import SGDRegressor
 
 from fedbiomed.common.constants import ProcessTypes
 from fedbiomed.common.data import NPDataLoader
 from fedbiomed.common.exceptions import FedbiomedTrainingPlanError
+from fedbiomed.common.models import SGDRegressorModel, TorchModel
 from fedbiomed.common.optimizers import NativeSkLearnOptimizer, NativeTorchOptimizer
 from fedbiomed.common.training_plans import (
     BaseTrainingPlan,
@@ -51,7 +53,7 @@ def test_methods_before_training_are_kept_by_name() -> None:
 
 def test_native_optimizers() -> None:
     model = torch.nn.Linear(1, 1)
-    optimizer = NativeTorchOptimizer(torch.optim.SGD(model.parameters(), lr=0.5))
+    optimizer = NativeTorchOptimizer(TorchModel(model), torch.optim.SGD(model.parameters(), lr=0.5))
     assert optimizer.learning_rates(model) == {"weight": 0.5, "bias": 0.5}
     torch.nn.init.ones_(model.weight)
     model(torch.ones(1, 1)).sum().backward()
@@ -59,4 +61,5 @@ def test_native_optimizers() -> None:
     assert model.weight.item() == pytest.approx(0.5)  # 1 - 0.5 * 1
     optimizer.zero_grad()
     assert model.weight.grad is None
-    assert NativeSkLearnOptimizer().optimizer is None
+    regressor = SGDRegressorModel(SGDRegressor(), 2)
+    assert NativeSkLearnOptimizer(regressor).optimizer is None
