@@ -34,3 +34,15 @@ def test_fedprox(hospitals: Hospitals, tmp_path: Path) -> None:
     drifts = last_row(done.texts, "mu 0.3")
     assert drifts == sorted(drifts, reverse=True)
     assert done.pictures == 2
+
+
+def test_declearn_with_pytorch(hospitals: Hospitals, tmp_path: Path) -> None:
+    done = hospitals.run("declearn-with-pytorch", tmp_path)
+    assert re.search(r"right, kept against anew: \+0\.\d+", done.text)
+    assert done.pictures == 1
+
+
+def test_declearn_with_sklearn(hospitals: Hospitals, tmp_path: Path) -> None:
+    done = hospitals.run("declearn-with-sklearn", tmp_path)
+    assert re.search(r"log loss, Adam against scikit-learn's own: -0\.\d+", done.text)
+    assert done.pictures == 1
