@@ -176,7 +176,7 @@ class Requests(metaclass=_OnePerSettings):
 
         Args:
             nodes: whom to ask, None for everyone.
-            verbose: also log a table per node.
+            verbose: also log a table per node; where the log does not show such records, it is printed.
 
         Returns:
             `{node_id: [description]}`, a node without datasets having an empty list.
@@ -187,7 +187,7 @@ class Requests(metaclass=_OnePerSettings):
         found = self._datasets(ListRequest(**self.stamp()), _nodes(nodes))
         if verbose:
             for node_id, datasets in found.items():
-                logger.info("datasets of node %s\n%s", node_id, _grid(datasets))
+                _show("datasets of node %s\n%s", node_id, _grid(datasets))
         return {
             node_id: [{key: value for key, value in entry.items() if key != "dtypes"} for entry in datasets]
             for node_id, datasets in found.items()
@@ -320,6 +320,13 @@ def _seconds(given: Any) -> float:
 
 def _leave_open() -> None:
     """The connection is somebody else's."""
+
+
+def _show(text: str, *args: str) -> None:
+    if logger.isEnabledFor(logging.INFO):
+        logger.info(text, *args)
+    else:
+        print(text % args)  # noqa: T201  who asks for it wants to see it
 
 
 def _grid(datasets: Sequence[Mapping[str, Any]]) -> str:

@@ -102,6 +102,13 @@ def test_a_table_is_logged_when_asked_for(stage: MemoryStage, caplog: pytest.Log
     assert "(none)" in caplog.text
 
 
+def test_a_verbose_list_is_seen_where_the_log_is_not(stage: MemoryStage, caplog: pytest.LogCaptureFixture, capsys) -> None:
+    stage.node("a", datasets=[dataset(1)])
+    with caplog.at_level(logging.WARNING):
+        stage.requests().list(verbose=True)
+    assert "dataset_id" in capsys.readouterr().out
+
+
 def test_answers_to_other_questions_do_not_count(stage: MemoryStage) -> None:
     a = stage.node("a")
     a.is_mute = True
