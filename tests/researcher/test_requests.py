@@ -12,7 +12,7 @@ from fedbiomed.common.exceptions import FedbiomedConfigError, FedbiomedMessaging
 from fedbiomed.common.messages import topics
 from fedbiomed.common.messages.approval import PlanApproveRequest, PlanStatusReply
 from fedbiomed.common.messages.codec import encode
-from fedbiomed.common.messages.discovery import PingReply, PingRequest
+from fedbiomed.common.messages.discovery import DatasetsReply, ListRequest, PingReply, PingRequest
 from fedbiomed.common.messages.failure import ErrorReply
 from fedbiomed.researcher.connect import connect, open_config
 from fedbiomed.researcher.requests import Requests
@@ -100,6 +100,17 @@ def test_a_table_is_logged_when_asked_for(stage: MemoryStage, caplog: pytest.Log
         stage.requests().list(verbose=True)
     assert "dataset_id" in caplog.text
     assert "(none)" in caplog.text
+
+
+def test_two_lines_do_not_take_each_others_answers(stage: MemoryStage) -> None:
+    node = stage.node("a")
+    one, other = stage.requests(), stage.requests()
+    assert one.researcher_id == other.researcher_id
+    with one.ask(PingRequest(**one.stamp())) as ping, other.ask(ListRequest(**other.stamp())) as question:
+        listed, pinged = list(question), list(ping)  # collected in the other order than asked
+    assert [type(reply) for reply in pinged] == [PingReply]
+    assert [type(reply) for reply in listed] == [DatasetsReply]
+    assert {reply.node_id for reply in [*pinged, *listed]} == {node.node_id}
 
 
 def test_a_verbose_list_is_seen_where_the_log_is_not(stage: MemoryStage, caplog: pytest.LogCaptureFixture, capsys) -> None:
