@@ -1,48 +1,27 @@
-"""The job: a plan and parameters go to nodes, what they made of it comes back."""
+"""Jobs: how they are made, and what a round of orders brings."""
 
-import logging
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from fedbiomed.common.exceptions import (
     FedbiomedJobError,
     FedbiomedMessageError,
     FedbiomedRepositoryError,
-    FedbiomedResponsesError,
     FedbiomedSecureAggregationError,
     FedbiomedTrainingPlanError,
     FedbiomedUserInputError,
 )
 from fedbiomed.common.messages.training import OrderCancelled, OrderGot, TrainProgress, TrainRequest
 from fedbiomed.common.serializer import Serializer
-from fedbiomed.common.training_args import TrainingArgs
-from fedbiomed.researcher.datasets import FederatedDataSet
-from fedbiomed.researcher.job import Job, localJob
-from fedbiomed.researcher.responses import Responses
+from fedbiomed.researcher.job import Job
 from tests.conftest import Addresses
+from tests.support.jobs import PARAMS, files_of, make_job, saved_folder
 from tests.support.orders import nowhere
-from tests.support.researchers import MemoryStage, NetworkStage, Stage, dataset
-from tests.support.scripted_node import ScriptedNode, failing, silent, trained
+from tests.support.researchers import MemoryStage, NetworkStage, Stage
+from tests.support.scripted_node import failing, silent, trained
 from tests.support.tiny_plan import Demanding, TinyPlan, Unbuildable, Unimportable
-
-PARAMS = {"weight": np.full((1, 1), 3.0, dtype=np.float32), "bias": np.zeros(1, dtype=np.float32)}
-
-
-def make_job(stage: Stage, **changes: Any) -> Job:
-    arguments: dict[str, Any] = {
-        "training_plan_class": TinyPlan,
-        "training_args": TrainingArgs({"epochs": 1}, only_required=False),
-        "data": stage.data(),
-        "keep_files_dir": str(stage.folder / "job"),
-    }
-    return Job(reqs=stage.requests(), **{**arguments, **changes})
-
-
-def files_of(job: Job, pattern: str) -> list[Path]:
-    return sorted(Path(job.training_plan_file).parent.glob(pattern))
 
 
 def test_a_new_job_has_a_plan_from_its_file_and_initial_parameters(stage: MemoryStage) -> None:
@@ -114,7 +93,7 @@ def test_a_job_without_a_line_makes_one_and_ends_it_when_it_fails(
 
 def test_a_breakpoint_of_another_researcher_is_said(stage: MemoryStage, caplog: pytest.LogCaptureFixture) -> None:
     job = make_job(stage)
-    job.load_state_breakpoint({**job.save_state_breakpoint(_folder(stage, "0")), "researcher_id": "researcher_other"})
+    job.load_state_breakpoint({**job.save_state_breakpoint(saved_folder(stage, "0")), "researcher_id": "researcher_other"})
     assert "made by researcher_other" in caplog.text
 
 
@@ -263,232 +242,3 @@ def test_secure_aggregation_is_refused_not_ignored(stage: MemoryStage) -> None:
     with pytest.raises(FedbiomedSecureAggregationError, match="this version does not have secure aggregation"):
         job.start_nodes_training_round(0, {}, {}, {"secagg_servkey_id": "secagg_1"})
     assert job.start_nodes_training_round(0, {}, {}, {"secagg_servkey_id": None}) == job.nodes
-
-
-def test_new_parameters_are_taken_and_uploaded(stage: MemoryStage) -> None:
-    a = stage.node("a", trained())
-    job = make_job(stage)
-    path, url = job.update_parameters(PARAMS)
-    assert url.startswith("http://")
-    assert Path(path).name.startswith("aggregated_params_")
-    assert job.training_plan.get_model_params()["weight"].tolist() == [[3.0]]
-    job.start_nodes_training_round(0, {}, {})
-    assert job.training_replies[0][0]["params"]["weight"].tolist() == [[3.0]]
-    other, _ = job.update_parameters({**PARAMS, "weight": np.full((1, 1), 4.0, dtype=np.float32)})
-    assert job.update_parameters(filename=path)[0] == path
-    assert job.training_plan.get_model_params()["weight"].tolist() == [[3.0]]
-    again, _ = job.update_parameters()
-    assert again not in (path, other)
-    assert Serializer.load(again)["model_weights"]["weight"].tolist() == [[3.0]]
-    with pytest.raises(ValueError, match="not both"):
-        job.update_parameters(PARAMS, path)
-    with pytest.raises(FedbiomedResponsesError, match="nowhere"):
-        job.update_parameters(filename=str(stage.folder / "nowhere.mpk"))
-    assert a.all_heard(OrderCancelled) == []
-
-
-def test_large_arguments_travel_by_file_and_equal_ones_once(stage: MemoryStage) -> None:
-    a, b = stage.node("a"), stage.node("b")
-    job = make_job(stage)
-    same, small = {"w": np.ones(3)}, {a.node_id: {"aggregator_name": "Scaffold", "mu": 0.1}}
-    large = {
-        a.node_id: {"aggregator_name": "Scaffold", "correction": {"w": np.zeros(3)}, "global": same},
-        b.node_id: {"global": same},
-    }
-    job.start_nodes_training_round(0, small, large)
-    assert small == {a.node_id: {"aggregator_name": "Scaffold", "mu": 0.1}}  # what was given is not changed
-    assert set(job.aggregator_args[a.node_id]) == {"aggregator_name", "mu", "correction", "global"}
-    entry = job.aggregator_args[a.node_id]["correction"]
-    assert (entry["arg_name"], Path(entry["filename"]).name.startswith("correction_")) == ("correction", True)
-    of_a, of_b = a.wait_for(TrainRequest)[0], b.wait_for(TrainRequest)[0]
-    assert of_a.aggregator_args == {"aggregator_name": "Scaffold", "mu": 0.1}
-    assert of_b.aggregator_args == {}
-    assert of_a.aggregator_files["global"] == of_b.aggregator_files["global"]
-    b.files.get(of_a.aggregator_files["correction"], stage.folder / "got.mpk")
-    assert Serializer.load(stage.folder / "got.mpk")["w"].tolist() == [0.0, 0.0, 0.0]
-    assert len(files_of(job, "global_*.mpk")) == 1
-
-
-def test_auxiliary_variables_go_to_whom_they_concern(stage: MemoryStage) -> None:
-    a, b = stage.node("a"), stage.node("b")
-    job = make_job(stage)
-    aux = {"scaffold": {a.node_id: {"delta": 1}, b.node_id: {"delta": 2}}, "momentum": {"beta": 0.9}}
-    job.nodes = [a.node_id]
-    shared, own = job.upload_agg_optimizer_aux_var(aux)
-    assert shared is not None
-    assert own.keys() == {a.node_id}
-    assert job._prepare_agg_optimizer_aux_var(aux, job.nodes)[1] == {a.node_id: {"scaffold": {"delta": 1}}}
-    assert job.upload_agg_optimizer_aux_var({}) == (None, {})
-    job.start_nodes_training_round(0, {}, {}, optim_aux_var=aux)
-    files = a.wait_for(TrainRequest)[0].aux_files
-    content = []
-    for ref in files:
-        a.files.get(ref, stage.folder / "aux.mpk")
-        content.append(Serializer.load(stage.folder / "aux.mpk"))
-    assert content == [{"momentum": {"beta": 0.9}}, {"scaffold": {"delta": 1}}]
-    assert len(files_of(job, f"aux_var_node_{a.node_id}_*.mpk")) == 2
-    assert len(files_of(job, "aux_var_shared_*.mpk")) == 2
-
-
-def test_received_auxiliary_variables_are_collated(stage: MemoryStage) -> None:
-    a = stage.node("a", trained(record={"optim_aux_var": {"scaffold": {"delta": 1}}}))
-    stage.node("b")
-    job = make_job(stage)
-    job.start_nodes_training_round(0, {}, {})
-    assert job.extract_received_optimizer_aux_var_from_round(0) == {"scaffold": {a.node_id: {"delta": 1}}}
-
-
-def test_an_interrupted_round_cancels_its_orders_and_can_be_run_again(stage: MemoryStage) -> None:
-    a, b = stage.node("a"), stage.node("b")
-    job = make_job(stage)
-    job.start_nodes_training_round(0, {}, {})
-    path, _ = job.update_parameters(PARAMS)
-    nodes, states = list(job.nodes), job.save_state_breakpoint(_folder(stage, "0"))["node_state"]
-
-    def interrupted() -> None:
-        with job.undone_on_failure(1):
-            job.start_nodes_training_round(1, {}, {})
-            job.nodes = []
-            job.update_parameters({**PARAMS, "weight": np.full((1, 1), 9.0, dtype=np.float32)})
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert job.nodes == nodes
-    assert job.training_replies.keys() == {0}
-    assert job.training_plan.get_model_params()["weight"].tolist() == [[3.0]]
-    assert job.save_state_breakpoint(_folder(stage, "1"))["node_state"] == states
-    job.start_nodes_training_round(1, {}, {})
-    orders = a.wait_for(TrainRequest, 3)
-    assert [(order.round, order.attempt) for order in orders] == [(0, 0), (1, 0), (1, 1)]
-    assert orders[1].params == orders[2].params
-    assert orders[1].state_id == orders[2].state_id
-    assert len({order.request_id for order in orders}) == 3
-    assert path
-    assert b.all_heard(OrderCancelled) == []
-
-
-def test_ctrl_c_in_the_midst_of_a_round_cancels_it(stage: MemoryStage) -> None:
-    a, b = stage.node("a", trained()), stage.node("b", silent)
-    job = make_job(stage)
-
-    def interrupt(_node_id: str, what: object) -> None:
-        if what == "answered":
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        job.start_nodes_training_round(0, {}, {}, on_progress=interrupt)
-    for node in (a, b):
-        node.wait_for(OrderCancelled)
-    assert job.training_replies == {}
-    assert job.nodes == [a.node_id, b.node_id]
-
-
-def _folder(stage: Stage, name: str) -> Path:
-    folder = stage.folder / f"breakpoint_{name}"
-    folder.mkdir()
-    return folder
-
-
-def test_a_job_goes_on_from_its_saved_state(stage: MemoryStage) -> None:
-    a, b = stage.node("a", trained(PARAMS)), stage.node("b")
-    job = make_job(stage)
-    job.start_nodes_training_round(0, {}, {})
-    job.update_parameters(PARAMS)
-    job.start_nodes_training_round(2, {}, {}, do_training=False)
-    folder = _folder(stage, "0002")
-    saved = job.save_state_breakpoint(str(folder))
-    assert {"researcher_id", "job_id", "model_params_path", "training_replies", "node_state"} <= saved.keys()
-    assert Path(saved["model_params_path"]) == folder / "aggregated_params_current.mpk"
-    assert [len(replies) for replies in saved["training_replies"]] == [2, 0, 2]
-    assert "params" not in saved["training_replies"][0][0]
-    assert len(list(folder.glob("node_params_*.mpk"))) == 2
-    assert job.save_state_breakpoint(folder) == saved  # a second time into the same folder
-    for path in files_of(job, "*.mpk"):
-        path.unlink()
-
-    other = make_job(stage, keep_files_dir=None)
-    other.load_state_breakpoint(saved)
-    assert other.id == job.id
-    assert other.training_replies[0][0]["params"]["weight"].tolist() == [[3.0]]
-    assert other.training_replies[2][1]["params"] is None
-    assert other.training_plan.get_model_params()["weight"].tolist() == [[3.0]]
-    other.start_nodes_training_round(1, {}, {})
-    (order,) = {order.request_id: order for order in a.all_heard(TrainRequest) if order.round == 1}.values()
-    assert (order.job_id, order.state_id) == (job.id, f"node_state_{a.node_id}_0")
-    assert {order.round for order in b.all_heard(TrainRequest)} == {0, 1, 2}
-    with pytest.raises(FedbiomedJobError, match="job_id is missing"):
-        other.load_state_breakpoint({"researcher_id": "researcher_x"})
-
-
-def test_every_operators_decision_is_told(stage: MemoryStage, caplog: pytest.LogCaptureFixture) -> None:
-    stage.settings["request_timeout_s"] = 0.5
-    nodes = [stage.node(name) for name in ("approved", "pending", "error", "silent")]
-    nodes[1].plan_status, nodes[2].plan_status, nodes[3].is_mute = "Pending", "Error", True
-    job = make_job(stage)
-    with caplog.at_level(logging.INFO):
-        responses = job.check_training_plan_is_approved_by_nodes()
-    assert [reply["status"] for reply in responses] == ["Approved", "Pending", "Error"]
-    assert responses[0]["job_id"] == job.id
-    assert responses[0]["training_plan_url"].startswith("http://")
-    for node, words in zip(nodes, ("approved", "it is Pending", "internal error", "no answer"), strict=True):
-        assert any(node.node_id in line and words in line for line in caplog.messages)
-
-
-def test_waiting_for_nodes(stage: MemoryStage) -> None:
-    a, b = stage.node("a"), stage.node("b")
-    job = make_job(stage)
-    assert job.waiting_for_nodes(Responses([{"node_id": a.node_id}]))
-    assert not job.waiting_for_nodes(Responses([{"node_id": a.node_id}, {"node_id": b.node_id, "success": False}]))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "field"),
-    [
-        ({"training_plan_class": "P"}, "params_url"),
-        ({}, "params_url"),
-        ({"params_url": "ftp://host/x", "training_plan_class": "P"}, "params_url"),
-        ({"params_url": None, "training_plan_class": "P"}, "params_url"),
-        ({"params_url": "http://host/x"}, "training_plan_class"),
-    ],
-)
-def test_a_missing_argument_is_named(arguments: dict[str, Any], field: str) -> None:
-    with pytest.raises(FedbiomedJobError, match=field):
-        Job.validate_minimal_arguments(arguments, ("params_url", "training_plan_class"))
-    Job.validate_minimal_arguments({"params_url": "https://host/x", "training_plan_class": 1}, ("params_url", "training_plan_class"))
-
-
-def test_a_closed_job_takes_its_files_out_of_the_repository(stage: MemoryStage) -> None:
-    stage.node("a")
-    job = make_job(stage)
-    job.start_nodes_training_round(0, {}, {})
-    job.close()
-    assert {entry.owner for entry in stage.shared._entries.values()} == {stage.nodes[0].node_id}
-    assert files_of(job, "aggregated_params_*.mpk")
-
-
-def test_local_job_is_found_here_too() -> None:
-    assert localJob.__name__ == "localJob"
-
-
-def test_only_the_nodes_of_the_data_set_may_read_the_files(stage: MemoryStage) -> None:
-    a, b = stage.node("a"), stage.node("b")
-    job = make_job(stage, data=FederatedDataSet({a.node_id: dataset()}))
-    job.start_nodes_training_round(0, {}, {})
-    order = a.wait_for(TrainRequest)[0]
-    with pytest.raises(FedbiomedRepositoryError, match="may not read"):
-        b.files.get(order.params, stage.folder / "stolen.mpk")
-    assert isinstance(b, ScriptedNode)
-
-
-def test_large_arguments_are_uploaded_once(stage: MemoryStage) -> None:
-    a, b = stage.node("a"), stage.node("b")
-    job = make_job(stage)
-    assert job.repo is job.requests.connection.files
-    same = {"correction": {"weight": np.ones((1, 1))}, "aggregator_name": "Scaffold"}
-    completed = job.upload_aggregator_args({a.node_id: {"step": 1}}, {a.node_id: same, b.node_id: same})
-    assert completed[a.node_id]["step"] == 1
-    assert completed[a.node_id]["correction"] == completed[b.node_id]["correction"]
-    assert set(completed[b.node_id]) == {"correction"}
-    assert set(completed[b.node_id]["correction"]) == {"arg_name", "filename", "url"}
-    assert job.aggregator_args == completed
