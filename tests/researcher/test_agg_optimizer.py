@@ -15,7 +15,6 @@ from fedbiomed.researcher import server_optimizer
 from fedbiomed.researcher.experiment import Experiment
 from tests.support.declearn_plans import FullBatchLine, SklearnLine, TorchLine, mean_gradient
 from tests.support.declearn_vectors import NumpyVector, TheirOptimizer
-from tests.support.memory_federation import TAGS, memory_federation
 from tests.support.plans import LinePlan
 
 TORCH = {
@@ -44,25 +43,7 @@ BY_HAND = {
 }
 
 
-@pytest.fixture(scope="module")
-def federation(tmp_path_factory):
-    with memory_federation(tmp_path_factory.mktemp("agg-optimizer"), nodes=2) as started:
-        yield started
-
-
-@pytest.fixture
-def requests(federation, tmp_path):
-    with federation.researcher(tmp_path / "researcher", idle_timeout_s=20.0) as made:
-        yield made
-
-
-@pytest.fixture
-def made(requests):
-    def make(**changes):
-        args = {"tags": TAGS, "requests": requests, "show_progress": False, "save_breakpoints": True}
-        return Experiment(**{**args, **changes})
-
-    return make
+EXPERIMENT = {"save_breakpoints": True}
 
 
 def loaded(requests, experiment):

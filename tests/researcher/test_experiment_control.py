@@ -11,32 +11,14 @@ from fedbiomed.researcher.aggregators import FedAverage
 from fedbiomed.researcher.experiment import Experiment
 from fedbiomed.researcher.requests import Requests
 from fedbiomed.researcher.secagg import SecureAggregation
-from tests.support.memory_federation import TAGS, memory_federation
+from tests.support.memory_federation import TAGS
 from tests.support.plans import LinePlan, SidePlan, SlowPlan
 
 ARGS = {"num_updates": 2, "loader_args": {"batch_size": 8}, "random_seed": 7}
 TESTED = {**ARGS, "test_ratio": 0.25, "test_on_global_updates": True, "test_metric": "MEAN_SQUARE_ERROR"}
 
 
-@pytest.fixture(scope="module")
-def federation(tmp_path_factory):
-    with memory_federation(tmp_path_factory.mktemp("control"), nodes=2) as started:
-        yield started
-
-
-@pytest.fixture
-def requests(federation, tmp_path):
-    with federation.researcher(tmp_path / "researcher", idle_timeout_s=20.0) as made:
-        yield made
-
-
-@pytest.fixture
-def made(requests):
-    def make(**changes):
-        args = {"tags": TAGS, "training_plan_class": LinePlan, "training_args": dict(ARGS), "requests": requests, "show_progress": False}
-        return Experiment(**{**args, **changes})
-
-    return make
+EXPERIMENT = {"training_plan_class": LinePlan, "training_args": dict(ARGS)}
 
 
 @pytest.fixture

@@ -14,8 +14,10 @@ from fedbiomed.common.exceptions import FedbiomedBreakpointError, FedbiomedExper
 from fedbiomed.researcher.aggregators import Aggregator
 from fedbiomed.researcher.experiment import Experiment
 from fedbiomed.researcher.strategies import DefaultStrategy, Strategy
-from tests.support.memory_federation import TAGS, memory_federation
+from tests.support.memory_federation import TAGS
 from tests.support.plans import LinePlan, SidePlan
+
+NODE_COUNT = 3
 
 TORCH = {
     "training_plan_class": LinePlan,
@@ -71,25 +73,7 @@ class Slow(Aggregator):
         self.last = torch.load(state["parameters"]["last"], weights_only=True)
 
 
-@pytest.fixture(scope="module")
-def federation(tmp_path_factory):
-    with memory_federation(tmp_path_factory.mktemp("resume"), nodes=3) as started:
-        yield started
-
-
-@pytest.fixture
-def requests(federation, tmp_path):
-    with federation.researcher(tmp_path / "researcher", idle_timeout_s=10.0) as made:
-        yield made
-
-
-@pytest.fixture
-def made(requests):
-    def make(**changes):
-        args = {"tags": TAGS, "requests": requests, "show_progress": False, "save_breakpoints": True}
-        return Experiment(**{**args, **TORCH, **changes})
-
-    return make
+EXPERIMENT = {"save_breakpoints": True, **TORCH}
 
 
 def loaded(requests, folder=None):

@@ -14,7 +14,6 @@ from fedbiomed.researcher.experiment import Experiment
 from fedbiomed.researcher.history import Point
 from fedbiomed.researcher.monitor import MetricStore, Monitor
 from fedbiomed.researcher.tensorboard import EventFiles
-from tests.support.memory_federation import TAGS, memory_federation
 from tests.support.plans import LinePlan
 
 # node_0 has 30 rows, 6 of them to test on: 24 / 8 = 3 batches per epoch, all of them reported; node_1 has 40: 32 / 8 = 4.
@@ -36,31 +35,13 @@ PHASES = {
 }
 
 
-@pytest.fixture(scope="module")
-def federation(tmp_path_factory):
-    with memory_federation(tmp_path_factory.mktemp("monitor"), nodes=2) as started:
-        yield started
-
-
-@pytest.fixture
-def requests(federation, tmp_path):
-    with federation.researcher(tmp_path / "researcher", idle_timeout_s=10.0) as made:
-        yield made
-
-
 @pytest.fixture
 def runs(requests):
     """Where TensorBoard looks."""
     return requests.connection.config.root / "runs"
 
 
-@pytest.fixture
-def made(requests):
-    def make(**changes):
-        args = {"tags": TAGS, "training_plan_class": LinePlan, "training_args": ARGS, "requests": requests, "show_progress": False}
-        return Experiment(**{**args, **changes})
-
-    return make
+EXPERIMENT = {"training_plan_class": LinePlan, "training_args": ARGS}
 
 
 def curves(folder):

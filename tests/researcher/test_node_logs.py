@@ -8,7 +8,7 @@ from fedbiomed.common.data.data_manager import DataManager
 from fedbiomed.common.exceptions import FedbiomedError
 from fedbiomed.common.training_plans.torch_plan import TorchTrainingPlan
 from fedbiomed.researcher.experiment import Experiment
-from tests.support.memory_federation import TAGS, memory_federation
+from tests.support.memory_federation import TAGS
 from tests.support.node_records import node_records
 from tests.support.plans import LinePlan
 
@@ -31,18 +31,6 @@ class SecretPlan(TorchTrainingPlan):
     def training_step(self, data, target):
         print("Dupont", file=sys.stderr)  # noqa: F821  declared above
         raise ValueError(f"Dupont {float(data[0])} in {self.dataset_path}")
-
-
-@pytest.fixture(scope="module")
-def federation(tmp_path_factory):
-    with memory_federation(tmp_path_factory.mktemp("logs"), nodes=2) as started:
-        yield started
-
-
-@pytest.fixture
-def requests(federation, tmp_path):
-    with federation.researcher(tmp_path / "researcher", idle_timeout_s=10.0) as made:
-        yield made
 
 
 @pytest.fixture

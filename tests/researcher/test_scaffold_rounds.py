@@ -11,7 +11,6 @@ from fedbiomed.common.training_plans.torch_plan import TorchTrainingPlan
 from fedbiomed.researcher.aggregators import FedAverage, Scaffold
 from fedbiomed.researcher.experiment import Experiment
 from fedbiomed.researcher.strategies import DefaultStrategy, Strategy
-from tests.support.memory_federation import TAGS, memory_federation
 from tests.support.plans import SidePlan, write_rows
 
 ARGS = {"num_updates": 2, "loader_args": {"batch_size": 2}, "random_seed": 7}
@@ -79,12 +78,6 @@ class EvenTurns(Turns):
     refine = Strategy.refine
 
 
-@pytest.fixture(scope="module")
-def federation(tmp_path_factory):
-    with memory_federation(tmp_path_factory.mktemp("scaffold"), nodes=2) as started:
-        yield started
-
-
 @pytest.fixture
 def requests(federation, tmp_path):
     for index in range(2):
@@ -93,15 +86,7 @@ def requests(federation, tmp_path):
         yield made
 
 
-@pytest.fixture
-def made(requests):
-    """An experiment on both nodes; other arguments may be given."""
-
-    def make(**changes):
-        args = {"tags": TAGS, "training_plan_class": NormPlan, "training_args": dict(ARGS), "aggregator": Scaffold}
-        return Experiment(**{**args, "requests": requests, "show_progress": False, **changes})
-
-    return make
+EXPERIMENT = {"training_plan_class": NormPlan, "training_args": dict(ARGS), "aggregator": Scaffold}
 
 
 def weights(experiment, round_):
