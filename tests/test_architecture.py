@@ -19,8 +19,9 @@ def test_no_import_goes_round() -> None:
     assert architecture.import_circles(ROOT) == []
 
 
-def test_files_and_functions_are_short() -> None:
-    assert architecture.size_faults(ROOT) == []
+@pytest.mark.parametrize("package", ["fedbiomed", "tests", "benchmarks"])
+def test_files_and_functions_are_short(package: str) -> None:
+    assert architecture.size_faults(ROOT, package) == []
 
 
 def test_assert_argparse_and_exit_stay_where_they_belong() -> None:

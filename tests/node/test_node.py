@@ -1,13 +1,10 @@
 """The node over transports in memory, with a real database and a real training process."""
 
-import contextlib
-import os
 import re
 import threading
 import time
 import uuid
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,29 +20,16 @@ from fedbiomed.common.transport.memory_bus import MemoryBroker, MemoryBus
 from fedbiomed.common.transport.memory_store import MemoryFiles, MemoryFileStore
 from fedbiomed.node.approval import PlanRegistry
 from fedbiomed.node.datasets import DatasetRegistry
-from fedbiomed.node.node import Node
 from fedbiomed.node.orders import OrderBook
-from fedbiomed.node.presence import presence
 from fedbiomed.node.store import NodeStore
 from fedbiomed.node.worker import Worker
+from tests.support.node_site import PLAN, Site, marking, slow_plan
 from tests.support.orders import ARGS, RESEARCHER, Asker, node_config, nowhere, plan_source, train_request, write_line
 
-PLAN = plan_source()
 LINE_OF_PROGRESS = (
     "history_monitor.add_scalar(metric={'Loss': float(i)}, iteration=i, epoch=1, train=True, test=False, test_on_local_updates=False,"
     " test_on_global_updates=False, total_samples=8, batch_samples=4, num_batches=4)"
 )
-
-
-def slow_plan(begun, go_on="/nowhere"):
-    """A plan that writes to a named pipe when it begins and then takes a minute, unless the file `go_on` is there."""
-    os.mkfifo(begun)
-    return plan_source(
-        top="import pathlib, threading",
-        step=f"if not pathlib.Path({str(go_on)!r}).exists():\n"
-        f"    pathlib.Path({str(begun)!r}).write_text('x')\n"
-        "    threading.Event().wait(60)",
-    )
 
 
 @pytest.fixture(scope="module")
@@ -53,35 +37,6 @@ def worker(tmp_path_factory):
     with Worker(node_config(tmp_path_factory.mktemp("worker"))) as started:
         started.start()
         yield started
-
-
-@dataclass
-class Site:
-    """A node's belongings, which outlive the `Node` that is started on them."""
-
-    config: Any
-    broker: MemoryBroker
-    shared: MemoryFiles
-    store: NodeStore
-    worker: Worker
-    dataset_id: str
-    asker: Asker
-
-    @contextlib.contextmanager
-    def started(self, boot_id="boot_1", **changes):
-        config = replace(self.config, **changes)
-        bus = MemoryBus(self.broker, config.id, will=presence(config, boot_id, is_online=False))
-        files = MemoryFileStore(self.shared, config.id)
-        with bus, Node(config, bus, files, self.store, worker=self.worker, boot_id=boot_id) as node:
-            bus.connect(5)
-            yield node
-
-    def state_of(self, request):
-        order = OrderBook(self.store).get(request.request_id)
-        return None if order is None else order.state
-
-    def spool(self):
-        return sorted(path.name for path in (self.config.var / "spool").iterdir())
 
 
 @pytest.fixture
@@ -93,11 +48,6 @@ def site(tmp_path, worker):
         dataset = DatasetRegistry(store).add(name="line", data_type="csv", tags=["line"], path=write_line(tmp_path / "line.csv"))
         asker = Asker(bus, MemoryFileStore(shared, RESEARCHER), config.id, tmp_path / "asker")
         yield Site(config, broker, shared, store, worker, dataset["dataset_id"], asker)
-
-
-def marking(path):
-    """A plan that adds a line to a file each time it trains."""
-    return plan_source(routine=f"open({str(path)!r}, 'a').write('trained\\n')\nsuper().training_routine(history_monitor, node_args)")
 
 
 def got(request, **changes):

@@ -1,5 +1,6 @@
 """Stopping an experiment, and changing it between two rounds: the change counts, and nothing else moves."""
 
+import functools
 import os
 from concurrent.futures import ThreadPoolExecutor
 
@@ -132,16 +133,17 @@ def test_stop_during_the_last_validation_keeps_the_round(made):
     assert (experiment.round_current(), sorted(experiment.training_replies())) == (1, [0])
 
 
+def assert_changed(experiment, change, *keys):
+    before = shown(experiment)
+    change()
+    after = shown(experiment)
+    assert {key for key in before if before[key] != after[key]} == set(keys)
+
+
 def test_changes_between_rounds_count_and_nothing_else_moves(made, tmp_path):
     experiment = made(round_limit=20)
     experiment.run_once()
-
-    def changed(change, *keys):
-        before = shown(experiment)
-        change()
-        after = shown(experiment)
-        assert {key for key in before if before[key] != after[key]} == set(keys)
-
+    changed = functools.partial(assert_changed, experiment)
     changed(lambda: experiment.set_tags(["other"]), "tags")
     changed(lambda: experiment.set_nodes(["node_1"]), "nodes")
     changed(lambda: experiment.set_tags(TAGS), "tags")
