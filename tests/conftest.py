@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from fedbiomed.common.config import NodeConfig, save
 from fedbiomed.network.config import NetworkConfig
 from fedbiomed.network.serve import Network, RepositoryServer
+from fedbiomed.node.worker import Worker
 from tests.support.brokers import running_mosquitto
 
 
@@ -36,3 +38,13 @@ def network_mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Addr
     """Mosquitto and the repository; skips where Mosquitto is not installed."""
     with running_mosquitto() as broker, RepositoryServer(network_config(tmp_path_factory.mktemp("repository"))) as repository:
         yield Addresses((broker.host, broker.port), repository.url)
+
+
+@pytest.fixture(scope="session")
+def shared_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    """One process that has imported torch, from which the rounds of many tests are forked."""
+    config = NodeConfig(root=tmp_path_factory.mktemp("worker"), id="node_worker")
+    save(config)
+    with Worker(config) as started:
+        started.start()
+        yield started

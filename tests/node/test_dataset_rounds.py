@@ -57,8 +57,8 @@ class ScanPlan(TorchTrainingPlan):
 
 
 @pytest.fixture(scope="module")
-def federation(tmp_path_factory):
-    with memory_federation(tmp_path_factory.mktemp("federation"), 1) as federation:
+def federation(tmp_path_factory, shared_worker):
+    with memory_federation(tmp_path_factory.mktemp("federation"), 1, shared_worker) as federation:
         yield federation
 
 

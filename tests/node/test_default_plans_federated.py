@@ -9,6 +9,7 @@ from fedbiomed.common.exceptions import FedbiomedStrategyError
 from fedbiomed.node.approval import PlanRegistry
 from fedbiomed.node.default_plans import shipped_plans
 from fedbiomed.node.store import NodeStore
+from fedbiomed.node.worker import Worker
 from fedbiomed.researcher.experiment import Experiment
 from fedbiomed.researcher.requests import Requests
 from tests.support.memory_federation import TAGS, memory_federation
@@ -24,10 +25,10 @@ OPTIONS = {
 
 
 @pytest.fixture
-def requests(tmp_path: Path) -> Iterator[Requests]:
+def requests(tmp_path: Path, shared_worker: Worker) -> Iterator[Requests]:
     """A researcher beside one node that requires approval."""
     with (
-        memory_federation(tmp_path, 0) as federation,
+        memory_federation(tmp_path, 0, shared_worker) as federation,
         federation.node(0, plan_approval=True),
         federation.researcher(tmp_path / "researcher") as connected,
     ):

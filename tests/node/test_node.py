@@ -22,7 +22,6 @@ from fedbiomed.node.approval import PlanRegistry
 from fedbiomed.node.datasets import DatasetRegistry
 from fedbiomed.node.orders import OrderBook
 from fedbiomed.node.store import NodeStore
-from fedbiomed.node.worker import Worker
 from tests.support.node_site import PLAN, Site, marking, slow_plan
 from tests.support.orders import ARGS, RESEARCHER, Asker, node_config, nowhere, plan_source, train_request, write_line
 
@@ -32,22 +31,15 @@ LINE_OF_PROGRESS = (
 )
 
 
-@pytest.fixture(scope="module")
-def worker(tmp_path_factory):
-    with Worker(node_config(tmp_path_factory.mktemp("worker"))) as started:
-        started.start()
-        yield started
-
-
 @pytest.fixture
-def site(tmp_path, worker):
+def site(tmp_path, shared_worker):
     broker, shared = MemoryBroker(), MemoryFiles()
     config = node_config(tmp_path / "node")
     with NodeStore(config.database) as store, MemoryBus(broker, RESEARCHER) as bus:
         bus.connect(5)
         dataset = DatasetRegistry(store).add(name="line", data_type="csv", tags=["line"], path=write_line(tmp_path / "line.csv"))
         asker = Asker(bus, MemoryFileStore(shared, RESEARCHER), config.id, tmp_path / "asker")
-        yield Site(config, broker, shared, store, worker, dataset["dataset_id"], asker)
+        yield Site(config, broker, shared, store, shared_worker, dataset["dataset_id"], asker)
 
 
 def got(request, **changes):

@@ -195,9 +195,9 @@ def test_a_file_that_is_not_there_leaves_no_row(store, tmp_path):
         states.require("state_1", "job_1")
 
 
-def test_a_node_that_was_restarted_keeps_the_moments_of_adam(tmp_path):
+def test_a_node_that_was_restarted_keeps_the_moments_of_adam(tmp_path, shared_worker):
     args = {"num_updates": 3, "loader_args": {"batch_size": 8}, "random_seed": 7, "optimizer_args": {"modules": ["adam"]}}
-    with memory_federation(tmp_path, nodes=0, warm=False) as federation, federation.researcher(tmp_path / "researcher") as requests:
+    with memory_federation(tmp_path, 0, shared_worker) as federation, federation.researcher(tmp_path / "researcher") as requests:
 
         def experiment():
             return Experiment(tags=TAGS, training_plan_class=TorchLine, training_args=args, requests=requests, show_progress=False)

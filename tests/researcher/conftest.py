@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from fedbiomed.node.worker import Worker
 from fedbiomed.researcher.experiment import Experiment
 from fedbiomed.researcher.requests import Requests
 from tests.conftest import Addresses
@@ -34,9 +35,11 @@ def any_stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]
 
 
 @pytest.fixture(scope="module")
-def federation(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MemoryFederation]:
+def federation(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, shared_worker: Worker
+) -> Iterator[MemoryFederation]:
     """Real nodes in this process, shared by the tests of a file: as many as it says by `NODE_COUNT`, else two."""
-    with memory_federation(tmp_path_factory.mktemp("federation"), nodes=getattr(request.module, "NODE_COUNT", 2)) as started:
+    with memory_federation(tmp_path_factory.mktemp("federation"), getattr(request.module, "NODE_COUNT", 2), shared_worker) as started:
         yield started
 
 

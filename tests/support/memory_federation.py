@@ -14,9 +14,8 @@ from fedbiomed.node.presence import presence
 from fedbiomed.node.store import NodeStore
 from fedbiomed.node.worker import Worker
 from fedbiomed.researcher.connect import Connection
-from fedbiomed.researcher.experiment import Experiment
 from fedbiomed.researcher.requests import Requests
-from tests.support.plans import LinePlan, write_rows
+from tests.support.plans import write_rows
 
 TAGS = ["line"]
 
@@ -63,23 +62,10 @@ class MemoryFederation:
 
 
 @contextlib.contextmanager
-def memory_federation(root: Path, nodes: int, *, warm: bool = True) -> Iterator[MemoryFederation]:
-    """Start so many nodes; all of it ends with the block. `warm`: begin with a round of another experiment."""
-    config = NodeConfig(root=root / "worker", id="node_worker")
-    save(config)
+def memory_federation(root: Path, nodes: int, worker: Worker) -> Iterator[MemoryFederation]:
+    """Start so many nodes; all of it but the worker ends with the block."""
     with contextlib.ExitStack() as stack:
-        worker = stack.enter_context(Worker(config))
-        worker.start()
         federation = MemoryFederation(root, worker)
         for index in range(nodes):
             stack.enter_context(federation.node(index))
-        if warm and nodes:
-            warm_up(federation)
         yield federation
-
-
-def warm_up(federation: MemoryFederation) -> None:
-    """Run a round, so that the training process has imported torch."""
-    with federation.researcher(federation.root / "warm-up") as requests:
-        args = {"num_updates": 1, "loader_args": {"batch_size": 8}}
-        Experiment(tags=TAGS, training_plan_class=LinePlan, training_args=args, requests=requests, show_progress=False).run_once()
