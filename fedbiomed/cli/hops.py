@@ -82,6 +82,7 @@ def login(config: ComponentConfig) -> str:
     """Whether the broker lets this component in; beside a process of it that runs, which is left alone."""
     from fedbiomed.common.transport.mqtt import MqttBus  # late: no other check needs it
 
+    broker(config)  # says at once that nothing listens there; the bus would wait for one that is about to start
     with MqttBus(_beside(config), config.broker, config.broker_port, persistent=False, username=config.id) as bus:
         bus.connect(_ANSWER_S)
     return f"{config.broker}:{config.broker_port} lets {config.id} in"
@@ -92,6 +93,7 @@ def message(config: ComponentConfig) -> str:
     from fedbiomed.common.messages import topics
     from fedbiomed.common.transport.mqtt import MqttBus
 
+    broker(config)
     heard, topic = threading.Event(), topics.replies(config.federation, config.id, config.id)
     with MqttBus(_beside(config), config.broker, config.broker_port, persistent=False, username=config.id) as bus:
         bus.connect(_ANSWER_S)
@@ -108,7 +110,8 @@ def repository(config: ComponentConfig) -> str:
     """Whether the repository takes a file and gives it back."""
     from fedbiomed.common.transport.http import HttpFileStore  # late: no other check needs it
 
-    with tempfile.TemporaryDirectory() as folder, HttpFileStore(config.repository, config.id, timeout_s=_ANSWER_S) as store:
+    patience_s = _ANSWER_S if _answers(config) else 0.1  # a store would wait for a repository that is about to start
+    with tempfile.TemporaryDirectory() as folder, HttpFileStore(config.repository, config.id, timeout_s=patience_s) as store:
         path = Path(folder) / "hello"
         path.write_bytes(b"hello")
         began, experiment = time.perf_counter(), _beside(config)
@@ -116,6 +119,16 @@ def repository(config: ComponentConfig) -> str:
         took_ms = 1000 * (time.perf_counter() - began)
         store.discard(experiment)
     return f"{config.repository} takes a file and gives it back in {took_ms:.0f} ms"
+
+
+def _answers(config: ComponentConfig) -> bool:
+    import requests  # late: no other check needs it
+
+    try:
+        requests.get(f"{config.repository}/v1/health", timeout=_ANSWER_S).close()
+    except requests.RequestException:
+        return False
+    return True
 
 
 def clock(config: ComponentConfig) -> str:
