@@ -119,8 +119,8 @@ class RunningMean:
             AggregationError: nothing was taken in, or all weights are 0.
         """
         if not self.total_weight > 0:
-            whose = f" ({', '.join(self._sources[:10])})" if self._sources else ""
-            raise AggregationError(f"no mean of {self.count} parameter sets{whose} whose weights sum to {self.total_weight}")
+            whose = f": {', '.join(self._sources[:10])}" if self._sources else ""
+            raise AggregationError(f"no mean of {self.count} parameter sets whose weights sum to {self.total_weight}{whose}")
 
 
 def checked_arrays(
@@ -288,4 +288,6 @@ def as_kind(total: _Array, divisor: float, kind: Kind) -> Any:
     import torch  # heavy; somebody who gave tensors has loaded it
 
     dtype: torch.dtype = getattr(torch, kind.tensor_dtype)
-    return torch.divide(torch.from_numpy(total), torch.tensor(divisor, dtype=torch.float64), out=torch.empty(total.shape, dtype=dtype))
+    return torch.divide(
+        torch.from_numpy(np.asarray(total)), torch.tensor(divisor, dtype=torch.float64), out=torch.empty(total.shape, dtype=dtype)
+    )

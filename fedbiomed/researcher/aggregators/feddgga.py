@@ -6,8 +6,8 @@ With L_i(x) the loss of node i's test samples, y_i the parameters that node i ma
     a_i <- a_i + s_r (G_i - mean G) / max |G - mean G|    then cut to 0 .. 1, and divided by the sum
     x   <- sum_i a_i y_i                                  in the next round
 
-Each node begins with the same a_i. s_r is the step, which falls linearly, (1 - (r - 1) / R) s in the r-th adjustment of R. L_i(x) is measured
-before the training of the next round and L_i(y_i) after that of its own, so the first adjustment is made in the second round.
+Each node begins with the same a_i. s_r is the step, which falls linearly: (1 - (r - 1) / R) s in the r-th adjustment of R. L_i(x) is
+measured before the training of the next round and L_i(y_i) after that of its own, so the first adjustment is made in the second round.
 """
 
 import math

@@ -40,7 +40,8 @@ class TrimmedMean(StoredUpdates):
         if self.beta and not cut:
             least = math.ceil(1 / self.beta - 1e-9)
             raise AggregationError(
-                f"TrimmedMean(beta={self.beta}) leaves out no node of {count} ({', '.join(shares)}): it needs {least} or more, or a larger beta"
+                f"TrimmedMean(beta={self.beta}) leaves out no node of {count} ({', '.join(shares)}): it needs {least} or more, "
+                "or a larger beta"
             )
 
         def mean(block: Array) -> Array:
