@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from fedbiomed.common.data.data_manager import DataManager
+from fedbiomed.common.exceptions import AggregationError
 from fedbiomed.common.training_plans.torch_plan import TorchTrainingPlan
 from fedbiomed.researcher.aggregators import FedAvgM, FedDGGA, FedNova, Median, TrimmedMean
 from fedbiomed.researcher.experiment import Experiment
-from fedbiomed.researcher.strategies import Strategy
+from fedbiomed.researcher.strategies import DefaultStrategy
 from tests.support.aggregators import CASES
 from tests.support.memory_federation import TAGS, memory_federation
 from tests.support.plans import SidePlan
@@ -47,7 +48,7 @@ class NormPlan(TorchTrainingPlan):
         return ((self.model()(data) - target) ** 2).mean()
 
 
-class AllAtTheEnd(Strategy):
+class AllAtTheEnd(DefaultStrategy):
     """Judges the replies at the end, as strategies of users may."""
 
     def refine(self, training_replies, round_i):
@@ -118,7 +119,7 @@ def test_plans_of_scikit_learn_and_strategies_that_judge_at_the_end(made, aggreg
 
 def test_too_few_nodes_end_the_round_and_change_nothing(made):
     experiment = made(aggregator=TrimmedMean(0.2))
-    with pytest.raises(Exception, match=r"leaves out no node of 3 \(node_0, node_1, node_2\): it needs 5 or more"):
+    with pytest.raises(AggregationError, match=r"leaves out no node of 3 \(node_0, node_1, node_2\): it needs 5 or more"):
         experiment.run(rounds=1)
     assert experiment.round_current() == 0
     experiment.set_aggregator(TrimmedMean(0.34))

@@ -30,7 +30,10 @@ _CORRECTION = "aggregator_correction"
 
 
 class Scaffold(Aggregator):
-    """Averages the nodes' steps, and corrects each node's gradients by how far its data lead away from the others'.
+    """Averages the nodes' steps, and corrects each node's gradients by how far its data lead away from the others'
+    (Karimireddy et al. 2020, arXiv:1910.06378, option II).
+
+    Exchanged: parameters, learning rates, and to each node its correction, of the size of the model. Stays on the nodes: data.
 
     Needs a torch plan with a torch optimizer (the paper's is plain gradient descent) and the training argument `num_updates`. What is no
     trainable parameter, as the running statistics of a batch normalisation, is averaged and not corrected.
