@@ -4,6 +4,8 @@
 
 One rule for all arrays: what is summed is summed in float64; a floating array comes back in its own dtype, an array of integers or booleans
 (a counter, a mask) comes back as the float that its mean is, never rounded and never wrapped. A model that takes it decides on rounding.
+Sets that come one by one are multiplied by their weights as they are, for the sum of the weights is not known yet: in float64 that is safe
+for any half or single number, and for doubles up to 1e308 divided by the sum of the weights.
 """
 
 import math

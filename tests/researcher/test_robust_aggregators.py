@@ -220,6 +220,7 @@ def test_the_mean_over_batches_counts():
         ([], "n0 told no finite metric of VALIDATION ON GLOBAL UPDATES: .*test_on_global_updates"),
         (told(1.0, 1.0)[:1], "of VALIDATION ON LOCAL UPDATES"),
         (told("nan", 1.0), "no finite"),
+        (told(1.0, None), "no finite"),
         ([*told(1.0, 1.0), *told(1.0, 1.0, "ACCURACY")], "n0 measured ACCURACY, Loss: say by"),
         (told(1.0, 1.0, "Custom"), "whether a larger 'Custom' is better"),
     ],

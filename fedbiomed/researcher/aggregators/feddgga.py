@@ -124,16 +124,17 @@ class FedDGGA(StoredUpdates):
         values: dict[str, list[float]] = {}
         for report in reports:
             if report.get("phase") == phase and self.metric in (None, report.get("metric")):
-                values.setdefault(str(report.get("metric")), []).append(float(report["value"]))
+                values.setdefault(str(report.get("metric")), []).append(_number(report.get("value")))
         if len(values) > 1:
             raise AggregationError(f"{node_id} measured {', '.join(sorted(values))}: say by FedDGGA(metric=...) which of them counts")
-        mean = math.fsum(*values.values()) / len(*values.values()) if values else math.nan
+        name, numbers = next(iter(values.items()), ("", [math.nan]))
+        mean = float(np.mean(numbers))
         if not math.isfinite(mean):
             raise AggregationError(
                 f"{node_id} told no finite {self.metric or 'metric'} of {phase}: FedDGGA needs the training arguments test_ratio above 0, "
                 "test_on_global_updates and test_on_local_updates"
             )
-        return -mean if self._is_better_larger(next(iter(values))) else mean
+        return -mean if self._is_better_larger(name) else mean
 
     def _is_better_larger(self, metric: str) -> bool:
         if self.maximize is not None:
@@ -148,8 +149,8 @@ class FedDGGA(StoredUpdates):
 def adjusted_weights(weights: Mapping[str, float], gaps: Mapping[str, float], step: float) -> dict[str, float]:
     """Weights after one adjustment.
 
-    >>> adjusted_weights({"a": 0.5, "b": 0.5}, {"a": 0.3, "b": 0.1}, 0.2)
-    {'a': 0.7, 'b': 0.3}
+    >>> adjusted_weights({"a": 0.5, "b": 0.5}, {"a": 3.0, "b": 1.0}, 0.25)
+    {'a': 0.75, 'b': 0.25}
 
     Args:
         weights: by node, from 0 to 1.
@@ -176,3 +177,11 @@ def _with_new_nodes(weights: Mapping[str, float], nodes: Iterable[str]) -> dict[
     joined = {**dict.fromkeys(nodes, usual), **weights}
     total = math.fsum(joined.values())
     return {node_id: weight / total for node_id, weight in joined.items()}
+
+
+def _number(value: Any) -> float:
+    """A reported value: a number, or `nan` or `inf` as text; NaN for anything else."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan

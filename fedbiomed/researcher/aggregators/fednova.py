@@ -23,7 +23,8 @@ class FedNova(FromGlobal):
     """The mean of the nodes' ways, each divided by its number of local steps (Wang et al. 2020, arXiv:2007.07481).
 
     Exchanged: parameters, number of local steps (`optimizer_args["num_updates"]` of a reply). Stays on the nodes: data. Streams: holds one
-    sum in float64. What is not trained takes the plain mean.
+    sum in float64. What is not trained takes the plain mean. Made for `torch.optim.SGD` on the nodes; with other optimizers, or a proximal
+    term, the division by the number of steps is an approximation.
 
     Args:
         momentum: rho of the nodes' `torch.optim.SGD`; 0 for plain gradient descent.
