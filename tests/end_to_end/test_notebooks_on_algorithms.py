@@ -34,3 +34,11 @@ def test_fedprox(hospitals: Hospitals, tmp_path: Path) -> None:
     drifts = last_row(done.texts, "mu 0.3")
     assert drifts == sorted(drifts, reverse=True)
     assert done.pictures == 2
+
+
+def test_adaptive_server_optimizers(hospitals: Hospitals, tmp_path: Path) -> None:
+    done = hospitals.run("adaptive-server-optimizers", tmp_path)
+    averaged, with_momentum, adaptive = last_row(done.texts, "FedAdam")
+    assert min(with_momentum, adaptive) > averaged + 0.02
+    assert "rounds done: 10 - equal to the bit: True" in done.text
+    assert done.pictures == 2
