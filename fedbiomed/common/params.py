@@ -1,6 +1,11 @@
 """Pure maths on the parameters of models: weighted means, streamed.
 
 `Params` are `dict[str, array]`, numpy or torch. torch is not imported here until a result must be one of its tensors.
+
+One rule for all arrays: what is summed is summed in float64; a floating array comes back in its own dtype, an array of integers or booleans
+(a counter, a mask) comes back as the float that its mean is, never rounded and never wrapped. A model that takes it decides on rounding.
+Sets that come one by one are multiplied by their weights as they are, for the sum of the weights is not known yet: in float64 that is safe
+for any half or single number, and for doubles up to 1e308 divided by the sum of the weights.
 """
 
 import math
@@ -19,7 +24,7 @@ _BLOCK = 1 << 15
 
 
 @dataclass(frozen=True, slots=True)
-class _Kind:
+class Kind:
     """What the mean of an array must come back as; `tensor_dtype` is the name of a torch dtype, or empty for numpy."""
 
     dtype: np.dtype[Any]
@@ -34,16 +39,21 @@ class RunningMean:
 
     def __init__(self) -> None:
         self._sums: dict[str, _Array] = {}
-        self._kinds: dict[str, _Kind] = {}
-        self._first = ""
+        self._kinds: dict[str, Kind] = {}
+        self._sources: list[str] = []
         self.total_weight = 0.0
-        self.count = 0
+
+    @property
+    def count(self) -> int:
+        """How many sets were taken in."""
+        return len(self._sources)
 
     def add(self, params: Mapping[str, Any], weight: float, source: str = "") -> None:
         """Take one parameter set in; it stays untouched. A set that is refused leaves the mean as it was.
 
         Args:
-            params: same names as the first set, one shape per name; arrays, tensors or numbers, all finite.
+            params: same names as the first set, one shape per name; arrays, tensors or numbers, all finite. The values of a set that counts
+                by 0 are not looked at, so they may be anything.
             weight: by which it counts, >= 0; a number of samples will do, weights need not sum to 1.
             source: whose it is, for error messages.
 
@@ -53,17 +63,16 @@ class RunningMean:
         who = source or f"parameter set {self.count + 1}"
         if not (math.isfinite(weight) and weight >= 0):
             raise AggregationError(f"the weight of {who} must be a number of 0 or more, not {weight!r}")
-        arrays = {name: _as_array(value, name, who) for name, value in params.items()}
-        self._check_names(arrays, who)
-        for name, array in arrays.items():
-            self._check_array(name, array, who)
+        shapes = {name: total.shape for name, total in self._sums.items()} if self.count else None
+        arrays = checked_arrays(params, who, shapes, self._sources[0] if self.count else "", with_values=weight > 0)
         if not self.count:
-            self._begin(params, arrays, weight, who)
-        else:
+            self._kinds = {name: kind_of(params[name], array) for name, array in arrays.items()}
+            self._sums = {name: _scaled(array, weight) for name, array in arrays.items()}
+        elif weight > 0:
             for name, array in arrays.items():
                 _add_scaled(self._sums[name], array, weight)
         self.total_weight += weight
-        self.count += 1
+        self._sources.append(who)
 
     def mean(self) -> Params:
         """The mean of what was taken in, as new arrays; more may be added afterwards.
@@ -75,9 +84,25 @@ class RunningMean:
         Raises:
             AggregationError: nothing was taken in, or all weights are 0.
         """
-        if not self.total_weight > 0:
-            raise AggregationError(f"no mean of {self.count} parameter sets whose weights sum to {self.total_weight}")
-        return {name: _as_kind(total, self.total_weight, self._kinds[name]) for name, total in self._sums.items()}
+        self.require_weight()
+        return {name: as_kind(total, self.total_weight, self._kinds[name]) for name, total in self._sums.items()}
+
+    def mean_of(self, name: str) -> _Array:
+        """The mean of one parameter, as a new array of float64.
+
+        Raises:
+            AggregationError: nothing was taken in, or all weights are 0.
+        """
+        self.require_weight()
+        return np.asarray(self._sums[name] / self.total_weight)
+
+    def names(self) -> list[str]:
+        """Of the parameters, in the order of the first set."""
+        return list(self._sums)
+
+    def kind(self, name: str) -> Kind:
+        """What the mean of a parameter comes back as."""
+        return self._kinds[name]
 
     def sum(self) -> Params:
         """The weighted sum of what was taken in, without the division; else as `mean`.
@@ -87,31 +112,58 @@ class RunningMean:
         """
         if not self.count:
             raise AggregationError("no sum of 0 parameter sets")
-        return {name: _as_kind(total, 1.0, self._kinds[name]) for name, total in self._sums.items()}
+        return {name: as_kind(total, 1.0, self._kinds[name]) for name, total in self._sums.items()}
 
-    def _check_names(self, arrays: Mapping[str, _Array], who: str) -> None:
-        if not arrays:
-            raise AggregationError(f"{who} holds no parameters")
-        if self.count and arrays.keys() != self._sums.keys():
-            missing, extra = sorted(self._sums.keys() - arrays.keys()), sorted(arrays.keys() - self._sums.keys())
-            raise AggregationError(
-                f"the parameters of {who} have other names than those of {self._first}: missing {missing[:5]}, in excess {extra[:5]}"
-            )
+    def require_weight(self) -> None:
+        """Check that there is a mean.
 
-    def _check_array(self, name: str, array: _Array, who: str) -> None:
-        if self.count and array.shape != self._sums[name].shape:
-            raise AggregationError(
-                f"parameter {name!r} of {who} has shape {array.shape}, that of {self._first} has {self._sums[name].shape}"
-            )
-        if array.dtype.kind in "fc" and not all(np.isfinite(block).all() for block in _blocks(array)):
+        Raises:
+            AggregationError: nothing was taken in, or all weights are 0.
+        """
+        if not self.total_weight > 0:
+            whose = f": {', '.join(self._sources[:10])}" if self._sources else ""
+            raise AggregationError(f"no mean of {self.count} parameter sets whose weights sum to {self.total_weight}{whose}")
+
+
+def checked_arrays(
+    params: Mapping[str, Any],
+    who: str,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    whose: str = "",
+    *,
+    with_values: bool = True,
+) -> dict[str, _Array]:
+    """Views of parameters as arrays, found fit to be worked on with others.
+
+    Args:
+        params: by name; arrays, tensors or numbers.
+        who: sent them, for error messages.
+        shapes: by name, as they must be; None: any.
+        whose: these shapes are, for error messages.
+        with_values: refuse what is not finite.
+
+    Raises:
+        AggregationError: there are none, one is not an array of numbers, names or shapes differ, or a value is not finite.
+    """
+    arrays = {name: as_array(value, name, who) for name, value in params.items()}
+    if not arrays:
+        raise AggregationError(f"{who} holds no parameters")
+    if shapes is not None and arrays.keys() != shapes.keys():
+        missing, extra = sorted(shapes.keys() - arrays.keys()), sorted(arrays.keys() - shapes.keys())
+        raise AggregationError(
+            f"the parameters of {who} have other names than those of {whose}: missing {missing[:5]}, in excess {extra[:5]}"
+        )
+    for name, array in arrays.items():
+        if shapes is not None and array.shape != shapes[name]:
+            raise AggregationError(f"parameter {name!r} of {who} has shape {array.shape}, that of {whose} has {shapes[name]}")
+        if with_values and not is_finite(array):
             raise AggregationError(f"parameter {name!r} of {who} holds NaN or infinite values")
+    return arrays
 
-    def _begin(self, params: Mapping[str, Any], arrays: Mapping[str, _Array], weight: float, who: str) -> None:
-        self._first = who
-        self._kinds = {name: _kind_of(params[name], array) for name, array in arrays.items()}
-        self._sums = {name: np.empty(array.shape, np.result_type(array.dtype, np.float64)) for name, array in arrays.items()}
-        for name, array in arrays.items():
-            np.multiply(array, weight, out=self._sums[name], dtype=self._sums[name].dtype)
+
+def is_finite(array: _Array) -> bool:
+    """Whether all values are."""
+    return array.dtype.kind not in "fc" or all(bool(np.isfinite(block).all()) for block in blocks(array))
 
 
 def weighted_mean(params: Sequence[Mapping[str, Any]], weights: Sequence[float]) -> Params:
@@ -154,13 +206,13 @@ def combined(terms: Sequence[tuple[float, Any]], name: str = "") -> Any:
     Raises:
         AggregationError: the shapes differ, or one is not an array of numbers.
     """
-    arrays = [_as_array(value, name, f"term {index}") for index, (_, value) in enumerate(terms)]
+    arrays = [as_array(value, name, f"term {index}") for index, (_, value) in enumerate(terms)]
     total = np.zeros(arrays[0].shape, np.result_type(arrays[0].dtype, np.float64))
     for (factor, _), array in zip(terms, arrays, strict=True):
         if array.shape != total.shape:
             raise AggregationError(f"parameter {name!r} has the shape {array.shape}, {total.shape} is needed")
         _add_scaled(total, array, factor)
-    return _as_kind(total, 1.0, _kind_of(terms[0][1], arrays[0]))
+    return as_kind(total, 1.0, kind_of(terms[0][1], arrays[0]))
 
 
 def _running(params: Sequence[Mapping[str, Any]], weights: Sequence[float]) -> RunningMean:
@@ -176,8 +228,12 @@ def _is_tensor(value: Any) -> bool:
     return hasattr(value, "detach") and hasattr(value, "cpu")
 
 
-def _as_array(value: Any, name: str, who: str) -> _Array:
-    """A view of a tensor or array where that can be (numpy has no bfloat16: such a tensor is widened)."""
+def as_array(value: Any, name: str, who: str) -> _Array:
+    """A view of a tensor or array where that can be (numpy has no bfloat16: such a tensor is widened).
+
+    Raises:
+        AggregationError: it does not hold numbers.
+    """
     try:
         array = np.asarray(_widened(value.detach().cpu()) if _is_tensor(value) else value)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -191,32 +247,49 @@ def _widened(tensor: Any) -> Any:
     return tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor
 
 
-def _kind_of(value: Any, array: _Array) -> _Kind:
+def kind_of(value: Any, array: _Array) -> Kind:
+    """What an aggregate of such values comes back as.
+
+    Args:
+        value: array or tensor.
+        array: the same, by `as_array`.
+    """
     is_float = array.dtype.kind in "fc"
     if _is_tensor(value):
-        return _Kind(np.dtype(np.float32), str(value.dtype).removeprefix("torch.") if is_float else "float32")
-    return _Kind(array.dtype.newbyteorder("=") if is_float else np.dtype(np.float64))
+        return Kind(np.dtype(np.float32), str(value.dtype).removeprefix("torch.") if is_float else "float32")
+    return Kind(array.dtype.newbyteorder("=") if is_float else np.dtype(np.float64))
 
 
-def _blocks(array: _Array) -> list[_Array]:
+def blocks(array: _Array) -> list[_Array]:
+    """The array in flat parts that fit into a processor's cache."""
     flat = array.reshape(-1)  # copies this one array where it is not contiguous
     return [flat[start : start + _BLOCK] for start in range(0, flat.size, _BLOCK)]
+
+
+def _scaled(array: _Array, weight: float) -> _Array:
+    dtype = np.result_type(array.dtype, np.float64)
+    if not weight:  # what counts by 0 may hold NaN
+        return np.zeros(array.shape, dtype)
+    return np.multiply(array, weight, out=np.empty(array.shape, dtype), dtype=dtype)
 
 
 def _add_scaled(total: _Array, array: _Array, weight: float) -> None:
     """total += weight * array, block by block."""
     scaled = np.empty(min(total.size, _BLOCK), total.dtype)
-    for target, block in zip(_blocks(total), _blocks(array), strict=True):
+    for target, block in zip(blocks(total), blocks(array), strict=True):
         part = scaled[: block.size]
         np.multiply(block, weight, out=part, dtype=total.dtype)
         np.add(target, part, out=target)
 
 
-def _as_kind(total: _Array, divisor: float, kind: _Kind) -> Any:
+def as_kind(total: _Array, divisor: float, kind: Kind) -> Any:
+    """A new array or tensor of a kind: the total, divided."""
     if not kind.tensor_dtype:
         result = np.empty(total.shape, kind.dtype)
         return np.divide(total, divisor, out=result, casting="same_kind")
     import torch  # heavy; somebody who gave tensors has loaded it
 
     dtype: torch.dtype = getattr(torch, kind.tensor_dtype)
-    return torch.divide(torch.from_numpy(total), torch.tensor(divisor, dtype=torch.float64), out=torch.empty(total.shape, dtype=dtype))
+    return torch.divide(
+        torch.from_numpy(np.asarray(total)), torch.tensor(divisor, dtype=torch.float64), out=torch.empty(total.shape, dtype=dtype)
+    )

@@ -192,7 +192,7 @@ class Round:
             "state_id": self._task.state_id,
             "node_id": self._task.node_id,
             "model_weights": weights,
-            "optimizer_args": plan.optimizer_args(),
+            "optimizer_args": {**plan.optimizer_args(), "num_updates": plan.updates_done()},
             "optim_aux_var": aux,
             "encrypted": False,
             "encryption_factor": None,

@@ -2,7 +2,7 @@
 
 import inspect
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fedbiomed.common.constants import ErrorNumbers
@@ -70,6 +70,7 @@ class RoundUpdates:
         failures = self.failures(job)
         if not self._is_judged_at_end:
             self._strategy.check_round(self._round, self._sampled, self._good, failures)
+            self._aggregator.hear_measures(self._measures(job, self._good))
             return self._aggregator.finish()
         if not self._good:
             reasons = "; ".join(f"{node_id}: {failures.get(node_id, 'no answer')}" for node_id in self._sampled)
@@ -82,7 +83,12 @@ class RoundUpdates:
             if reply["node_id"] in params:
                 self._aggregator.hear(reply["node_id"], reply)
                 self._aux.add(self._aux.checked(reply["node_id"], reply["optim_aux_var"]))
+        self._aggregator.hear_measures(self._measures(job, params))
         return self._aggregator.aggregate(params, weights)
+
+    def _measures(self, job: Job, nodes: Iterable[str]) -> dict[str, Sequence[Mapping[str, Any]]]:
+        reported = job.reported_metrics.get(self._round, {})
+        return {node_id: reported.get(node_id, ()) for node_id in nodes}
 
 
 def reports(round_: int, job: Job) -> list[Point]:

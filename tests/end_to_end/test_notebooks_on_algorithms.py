@@ -36,6 +36,14 @@ def test_fedprox(hospitals: Hospitals, tmp_path: Path) -> None:
     assert done.pictures == 2
 
 
+def test_adaptive_server_optimizers(hospitals: Hospitals, tmp_path: Path) -> None:
+    done = hospitals.run("adaptive-server-optimizers", tmp_path)
+    averaged, with_momentum, adaptive = last_row(done.texts, "FedAdam")
+    assert min(with_momentum, adaptive) > averaged + 0.02
+    assert "rounds done: 10 - equal to the bit: True" in done.text
+    assert done.pictures == 2
+
+
 def test_declearn_with_pytorch(hospitals: Hospitals, tmp_path: Path) -> None:
     done = hospitals.run("declearn-with-pytorch", tmp_path)
     assert re.search(r"right, kept against anew: \+0\.\d+", done.text)

@@ -303,7 +303,7 @@ def test_what_it_was_not_told_is_named(missing):
 
 @pytest.mark.parametrize(
     ("update", "said"),
-    [({"w": torch.ones(2)}, "'w' has the shape"), ({"w": torch.tensor([math.nan])}, "NaN"), ({"w": "text"}, "not numbers")],
+    [({"w": torch.ones(2)}, "'w' of a has shape"), ({"w": torch.tensor([math.nan])}, "NaN"), ({"w": "text"}, "not numbers")],
     ids=str,
 )
 def test_an_update_that_does_not_fit_changes_nothing(update, said):

@@ -111,7 +111,7 @@ def test_two_rounds_by_hand_the_second_with_one_node_of_two(made, federation, st
     assert second == {"node_0": pytest.approx(1.147725, rel=1e-6)}
     third = {reply["node_id"]: reply["params"]["weight"].item() for reply in experiment.training_replies()[2]}
     assert third["node_1"] == pytest.approx(1.162298, rel=1e-6)
-    assert experiment.training_replies()[0][0]["optimizer_args"] == {"lr": {"weight": 0.1}}
+    assert experiment.training_replies()[0][0]["optimizer_args"] == {"lr": {"weight": 0.1}, "num_updates": 2}
 
 
 def test_two_rounds_and_two_more_are_four(made, requests):

@@ -6,7 +6,7 @@ import logging
 import random
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ from fedbiomed.common.files import write_whole
 from fedbiomed.common.metrics import MetricTypes
 from fedbiomed.common.models.model import Model
 from fedbiomed.common.training_args import TrainingArgs
+from fedbiomed.common.training_plans.iterations import Batch, training_batches
 from fedbiomed.common.training_plans.plan_text import generated_file, plan_source
 from fedbiomed.common.training_plans.user_code import call_function, call_user
 
@@ -65,6 +66,7 @@ class BaseTrainingPlan(ABC):
         self._arguments = TrainingArgs()
         self._optimizer_args: dict[str, Any] = {}
         self._aggregator_args: dict[str, Any] = {}
+        self._n_updates = 0
 
     # --- hooks
 
@@ -145,6 +147,10 @@ class BaseTrainingPlan(ABC):
     def optimizer_args(self) -> dict[str, Any]:
         """Arguments of the optimizer."""
         return self._optimizer_args
+
+    def updates_done(self) -> int:
+        """Steps of the optimizer in the last `training_routine`; 0 where a plan with a routine of its own does not count them."""
+        return self._n_updates
 
     def loader_args(self) -> dict[str, Any]:
         """Arguments of the data loader."""
@@ -271,6 +277,13 @@ class BaseTrainingPlan(ABC):
         if count > 1:
             raise FedbiomedTrainingPlanError(f"FB605: {name}() of {type(self).__name__} takes {count} arguments, it may take one or none")
         return call_user(self, name, argument) if count else call_user(self, name)
+
+    def _training_batches(self) -> Iterator[Batch]:
+        """The batches that the training arguments ask for; each counts as a step when the next one is asked for."""
+        self._n_updates = 0
+        for batch in training_batches(self.training_data_loader, self.training_args()):
+            yield batch
+            self._n_updates += 1
 
     def _require_training_data(self) -> None:
         if self.training_data_loader is None or not len(self.training_data_loader):

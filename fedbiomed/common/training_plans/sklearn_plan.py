@@ -15,7 +15,6 @@ from fedbiomed.common.optimizers.wrap import sklearn_optimizer
 from fedbiomed.common.training_args import TrainingArgs
 from fedbiomed.common.training_plans.base_plan import BaseTrainingPlan, HistoryMonitor
 from fedbiomed.common.training_plans.evaluation import evaluate, metric_values, named
-from fedbiomed.common.training_plans.iterations import training_batches
 from fedbiomed.common.training_plans.user_code import call_user
 
 logger = logging.getLogger(__name__)
@@ -91,7 +90,7 @@ class SKLearnTrainingPlan(BaseTrainingPlan):
         learn = model.train if isinstance(optimizer, NativeSkLearnOptimizer) else model.compute_gradients
         with optimizer.optimizer_processing():
             optimizer.init_training()
-            for batch in training_batches(self.training_data_loader, self.training_args()):
+            for batch in self._training_batches():
                 loss = learn(batch.data, batch.target)
                 optimizer.step()
                 if batch.is_reported and history_monitor is not None:

@@ -20,7 +20,7 @@ from fedbiomed.common.training_plans.correction_choice import chosen_corrections
 from fedbiomed.common.training_plans.corrections.correction import Correction
 from fedbiomed.common.training_plans.devices import choose_device
 from fedbiomed.common.training_plans.evaluation import evaluate, metric_values, named
-from fedbiomed.common.training_plans.iterations import Batch, training_batches
+from fedbiomed.common.training_plans.iterations import Batch
 from fedbiomed.common.training_plans.user_code import call_user
 
 logger = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ class TorchTrainingPlan(BaseTrainingPlan):
             for correction in self._corrections:
                 correction.begin(module, self._initial_params)
             self.optimizer().init_training()
-            for batch in training_batches(self.training_data_loader, self.training_args()):
+            for batch in self._training_batches():
                 loss = self._train_on(batch, device)
                 if batch.is_reported and history_monitor is not None:
                     history_monitor.add_scalar(metric={"Loss": float(loss.detach())}, **batch.scalars())

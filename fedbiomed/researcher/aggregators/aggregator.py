@@ -59,6 +59,16 @@ class Aggregator(ABC):
             AggregationError: this aggregator needs something that the reply does not tell.
         """
 
+    def hear_measures(self, measures: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:  # noqa: B027  may be left out
+        """Hear what the nodes of the round measured, after the last update was added; here it does not matter.
+
+        Args:
+            measures: by node, in the order in which they were made: `phase`, `metric`, `value`, `iteration`, `epoch`.
+
+        Raises:
+            AggregationError: this aggregator needs something that was not measured.
+        """
+
     def add(self, node_id: str, params: Mapping[str, Any], weight: float) -> None:
         """Take one node's update in.
 

@@ -10,9 +10,9 @@ from fedbiomed.researcher.aggregators.aggregator import Aggregator
 
 
 class FedAverage(Aggregator):
-    """The mean of the nodes' parameters, each node counting by its number of samples (algorithm 1 of the paper).
+    """The mean of the nodes' parameters, each node counting by its number of samples (McMahan et al. 2017, arXiv:1602.05629).
 
-    Streams: holds one sum in float64, whatever the number of nodes.
+    Streams: holds one sum in float64, whatever the number of nodes. Exchanged: parameters. Stays on the nodes: data.
     """
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from fedbiomed.common.constants import TrainingPlans
 from fedbiomed.common.exceptions import AggregationError, FedbiomedAggregatorError, FedbiomedBreakpointError
-from fedbiomed.common.params import Params, RunningMean, combined
+from fedbiomed.common.params import Params, RunningMean, checked_arrays, combined
 from fedbiomed.researcher.aggregators import _scaffold_state as scaffold_state
 from fedbiomed.researcher.aggregators._scaffold_checks import check_plan, checked_rates, checked_server_lr, checked_updates, parameter_names
 from fedbiomed.researcher.aggregators.aggregator import Aggregator
@@ -30,7 +30,10 @@ _CORRECTION = "aggregator_correction"
 
 
 class Scaffold(Aggregator):
-    """Averages the nodes' steps, and corrects each node's gradients by how far its data lead away from the others'.
+    """Averages the nodes' steps, and corrects each node's gradients by how far its data lead away from the others'
+    (Karimireddy et al. 2020, arXiv:1910.06378, option II).
+
+    Exchanged: parameters, learning rates, and to each node its correction, of the size of the model. Stays on the nodes: data.
 
     Needs a torch plan with a torch optimizer (the paper's is plain gradient descent) and the training argument `num_updates`. What is no
     trainable parameter, as the running statistics of a batch normalisation, is averaged and not corrected.
@@ -120,6 +123,11 @@ class Scaffold(Aggregator):
         """
         if node_id in self._added:
             raise AggregationError(f"the update of {node_id} came twice in one round")
+        if not (math.isfinite(weight) and weight >= 0):
+            raise AggregationError(f"the weight of {node_id} must be a number of 0 or more, not {weight!r}")
+        if self._sent:
+            shapes = {name: tuple(value.shape) for name, value in self._sent.items()}
+            checked_arrays(params, node_id, shapes, "the model that was sent", with_values=False)
         counts = weight > 0
         made = {node_id: self._control(node_id, params)} if counts else {}
         self._mean.add(params, 1.0 if counts and not self.weighted else weight, source=node_id)
