@@ -230,6 +230,9 @@ def test_a_reader_never_sees_half_a_file(tmp_path):
         os.kill(writer.pid, signal.SIGKILL)  # in the middle of the next ones
         writer.wait(30)
     assert all(len(values) == 1 for values in [*seen, np.unique(keeper.load_checkpoint()["w"])])
+    (tmp_path / ".model.mpk.killed.part").write_bytes(b"half")
+    keeper.maybe_checkpoint(marked(1), 0.0, {})
+    assert list(tmp_path.iterdir()) == [keeper.checkpoint_path]
 
 
 def test_states_by_name(tmp_path):

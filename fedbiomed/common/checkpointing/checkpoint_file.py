@@ -12,7 +12,9 @@ from fedbiomed.common.exceptions import (
     FedbiomedValueError,
     FedbiomedVersionError,
 )
+from fedbiomed.common.files import written_whole
 from fedbiomed.common.serializer import Serializer
+from fedbiomed.common.serializer_write import Writer
 
 CHECKPOINT_VERSION = "1"
 SUFFIX = ".mpk"
@@ -43,7 +45,9 @@ def checkpoint_path(folder: str | Path, name: str) -> Path:
 
 
 def write(path: Path, kind: str, content: Mapping[str, Any]) -> None:
-    """Write a checkpoint in place of the one that is there; a reader sees the old one or the new one.
+    """Write a checkpoint in place of the one that is there; a reader sees the old one or the new one, after a power cut too.
+
+    One process writes to a file at a time: what one that was killed left half-written beside it goes.
 
     Raises:
         FedbiomedCheckpointError: it cannot be written, or holds something that the Serializer does not carry; the old one stays.
@@ -51,7 +55,10 @@ def write(path: Path, kind: str, content: Mapping[str, Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         data = {_VERSION_KEY: CHECKPOINT_VERSION, "kind": kind, **content}
-        Serializer.dump(data, path)
+        for left_behind in path.parent.glob(f".{path.name}.*.part"):
+            left_behind.unlink(missing_ok=True)
+        with written_whole(path, sync=True) as file:
+            Writer(file.write).write(data)
     except OSError as error:
         raise FedbiomedCheckpointError(f"cannot write the checkpoint {path.name}: {error.strerror}; is the disk full?") from error
     except (FedbiomedTypeError, FedbiomedValueError) as error:

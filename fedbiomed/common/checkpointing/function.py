@@ -32,5 +32,9 @@ class FunctionCheckpointer(ScoreCheckpointer):
         super().__init__(checkpoint_dir, checkpoint_name, name, maximize)
         self.score_fn = score_fn
 
+    def parameters(self) -> dict[str, Any]:
+        """See `Checkpointer`; without the function."""
+        return {**super().parameters(), "checkpoint_score_name": self.checkpoint_score_name, "maximize": self.maximize}
+
     def _score(self, loss: float, metrics: Mapping[str, Any]) -> float:
         return self.score_fn(loss, metrics)
