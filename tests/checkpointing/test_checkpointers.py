@@ -15,6 +15,7 @@ from torch import nn
 from fedbiomed.common.checkpointing import (
     BestLossCheckpointer,
     BestMetricCheckpointer,
+    Checkpointer,
     CheckpointMode,
     ClientCheckpointAndStateModule,
     FunctionCheckpointer,
@@ -95,6 +96,41 @@ def test_latest_keeps_every_call(tmp_path):
     assert list((tmp_path / "made" / "when needed").iterdir()) == [keeper.checkpoint_path]
 
 
+class EveryOther(Checkpointer):
+    """One of a user's own: keeps each second model."""
+
+    calls = 0
+
+    def maybe_checkpoint(self, model, loss, metrics):
+        self.calls += 1
+        if self.calls % 2:
+            self._write(model, {"score": None})
+        return bool(self.calls % 2)
+
+
+_FAMILY = [
+    EveryOther,
+    LatestCheckpointer,
+    BestLossCheckpointer,
+    lambda folder, name: BestMetricCheckpointer(folder, name, "F1", maximize=True),
+    lambda folder, name: FunctionCheckpointer(folder, name, lambda loss, metrics: loss),
+]
+
+
+@pytest.mark.parametrize("make", _FAMILY)
+def test_what_all_checkpointers_do(tmp_path, make):
+    keeper = make(tmp_path, "model")
+    assert isinstance(keeper, Checkpointer)
+    assert keeper.maybe_checkpoint(marked(1), 0.5, {"F1": 0.5}) is True
+    net = nn.Linear(2, 1)
+    assert make(tmp_path, "model").load_checkpoint()["w"].tolist() == [1.0, 1.0, 1.0]
+    with pytest.raises(FedbiomedCheckpointError, match="does not belong to this model"):
+        keeper.load_checkpoint(net)
+    make(tmp_path, "net").maybe_checkpoint(net, 0.5, {"F1": 0.5})
+    assert keeper.load_checkpoint(path=tmp_path / "net.mpk").keys() == {"weight", "bias"}
+    assert keeper.parameters()["checkpoint_name"] == "model.mpk"
+
+
 def test_slots_have_their_own_best(tmp_path):
     pre, post = BestLossCheckpointer(tmp_path, "pre"), BestLossCheckpointer(tmp_path, "post")
     module = ClientCheckpointAndStateModule(pre, [post])
@@ -104,6 +140,11 @@ def test_slots_have_their_own_best(tmp_path):
     assert module.checkpointers() == (pre, post)
     with pytest.raises(ValueError, match="pre_aggregation, post_aggregation"):
         module.maybe_checkpoint(marked(0), 0.0, {}, "later")
+
+
+def test_the_modes_have_fixed_values():
+    assert (CheckpointMode.PRE_AGGREGATION.value, CheckpointMode.POST_AGGREGATION.value) == ("pre_aggregation", "post_aggregation")
+    assert len(CheckpointMode) == 2
 
 
 def test_an_empty_slot_does_nothing():
@@ -247,6 +288,18 @@ def test_states_by_name(tmp_path):
     with pytest.raises(FedbiomedCheckpointError, match="cannot keep"):
         module.save_state("client", {"plan": object()})
     assert module.maybe_load_state("client")["round"] == 2
+
+
+def test_a_state_checkpointer_alone(tmp_path):
+    keeper = PerRoundStateCheckpointer(tmp_path)
+    assert not keeper.checkpoint_exists("node")
+    with pytest.raises(FedbiomedCheckpointError, match="no checkpoint"):
+        keeper.load_checkpoint("node")
+    keeper.save_checkpoint("node", {"steps": 3})
+    assert keeper.checkpoint_exists("node")
+    assert keeper.load_checkpoint("node") == {"steps": 3}
+    with pytest.raises(FedbiomedTypeError, match="snapshot_attrs"):
+        PerRoundStateCheckpointer(tmp_path, "scheduler")
 
 
 @pytest.mark.parametrize("module", [ClientCheckpointAndStateModule(), ServerCheckpointAndStateModule()])
