@@ -142,6 +142,13 @@ def test_slots_have_their_own_best(tmp_path):
         module.maybe_checkpoint(marked(0), 0.0, {}, "later")
 
 
+def test_one_that_fails_does_not_keep_the_others_from_it(tmp_path):
+    failing, latest = BestMetricCheckpointer(tmp_path, "best", "F1", maximize=True), LatestCheckpointer(tmp_path, "latest")
+    with pytest.raises(KeyError, match="F1"):
+        ClientCheckpointAndStateModule([failing, latest]).maybe_checkpoint(marked(4), 0.0, {}, PRE)
+    assert mark_of(latest) == 4
+
+
 def test_the_modes_have_fixed_values():
     assert (CheckpointMode.PRE_AGGREGATION.value, CheckpointMode.POST_AGGREGATION.value) == ("pre_aggregation", "post_aggregation")
     assert len(CheckpointMode) == 2

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fedbiomed.common.checkpointing.snapshot import restored_attributes, snapshot_attributes
-from fedbiomed.common.exceptions import FedbiomedTypeError, FedbiomedValueError
+from fedbiomed.common.exceptions import FedbiomedError, FedbiomedTypeError, FedbiomedValueError
 
 
 class CheckpointMode(StrEnum):
@@ -79,8 +79,7 @@ class ClientCheckpointAndStateModule:
             FedbiomedValueError: an unknown mode.
             FedbiomedCheckpointError: a model cannot be kept.
         """
-        for keeper in self.checkpointers(_checked_mode(mode)):
-            keeper.maybe_checkpoint(model, loss, metrics)
+        ask_all(self.checkpointers(_checked_mode(mode)), model, loss, metrics)
 
     def save_state(self, state_checkpoint_name: str, state: Mapping[str, Any]) -> None:
         """Keep a state under a name, in place of the one before.
@@ -139,6 +138,18 @@ class ClientCheckpointAndStateModule:
         if not chosen:
             raise FedbiomedValueError("no attribute is named: give snapshot_attrs here or to the state checkpointer")
         return chosen
+
+
+def ask_all(keepers: Sequence[ModelKeeper], model: Any, loss: float, metrics: Mapping[str, Any]) -> None:
+    """Hand a model to each checkpointer; where one fails the others are asked all the same, then the first error is raised."""
+    errors = []
+    for keeper in keepers:
+        try:
+            keeper.maybe_checkpoint(model, loss, metrics)
+        except FedbiomedError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
 
 
 def keepers_of(place: str, given: Slot) -> tuple[ModelKeeper, ...]:

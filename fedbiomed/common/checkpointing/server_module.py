@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedbiomed.common.checkpointing.checkpointer import Checkpointer
-from fedbiomed.common.checkpointing.client_module import Slot, StateKeeper, checked_state_keeper, keepers_of, refuse_shared_paths
+from fedbiomed.common.checkpointing.client_module import Slot, StateKeeper, ask_all, checked_state_keeper, keepers_of, refuse_shared_paths
 from fedbiomed.common.exceptions import FedbiomedValueError
 
 
@@ -39,9 +39,7 @@ class ServerCheckpointAndStateModule:
         Raises:
             FedbiomedCheckpointError: it cannot be kept.
         """
-        for keeper in self.model_checkpointers:
-            if not _needs_score(keeper):
-                keeper.maybe_checkpoint(model, float("nan"), {})
+        ask_all([keeper for keeper in self.model_checkpointers if not _needs_score(keeper)], model, float("nan"), {})
 
     def measured_model(self, model: Any, loss: float, metrics: Mapping[str, Any]) -> None:
         """Hear how a model was found.
@@ -49,9 +47,7 @@ class ServerCheckpointAndStateModule:
         Raises:
             FedbiomedCheckpointError: it cannot be kept, or a metric was not measured.
         """
-        for keeper in self.model_checkpointers:
-            if _needs_score(keeper):
-                keeper.maybe_checkpoint(model, loss, metrics)
+        ask_all([keeper for keeper in self.model_checkpointers if _needs_score(keeper)], model, loss, metrics)
 
     def maybe_checkpoint(self, model: Any, loss: float, metrics: Mapping[str, Any]) -> None:
         """Hand a measured model to all checkpointers, which decide.
