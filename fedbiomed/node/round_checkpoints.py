@@ -141,7 +141,7 @@ class RoundCheckpoints:
     def _loss(self) -> tuple[float, list[str]]:
         try:
             return float(call_user(self._plan, "validation_loss")), []
-        except FedbiomedError as error:
+        except (FedbiomedError, TypeError, ValueError) as error:  # the hook may be the plan's own and give anything
             return math.nan, [f"FB314: checkpoints are judged without a loss: {error}"]
 
     def _attributes(self) -> tuple[str, ...]:

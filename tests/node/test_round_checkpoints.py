@@ -176,6 +176,18 @@ def test_without_testing_samples_nothing_can_be_the_best(tmp_path):
     assert not (tmp_path / "kept").exists()
 
 
+def test_a_loss_that_is_no_number_is_told(tmp_path):
+    hook = f"{MODELS}\n\n    def validation_loss(self):\n        return 'low'"
+    result, _ = run(tmp_path, hook, plan_class="SidePlan", model_args={"n_features": 1}, params=str(start_of_side(tmp_path)))
+    assert "judged without a loss" in result.msg
+
+
+def start_of_side(folder):
+    start = {"intercept_": torch.zeros(1).double().numpy(), "coef_": torch.zeros(1).double().numpy()}
+    Serializer.dump({"researcher_id": "researcher_1", "model_weights": start}, folder / "side.mpk")
+    return folder / "side.mpk"
+
+
 def test_what_fails_in_a_checkpoint_does_not_undo_the_training(tmp_path):
     hook = 'return ClientCheckpointAndStateModule(FunctionCheckpointer(self.checkpoint_dir, "f", lambda loss, metrics: 1 / 0))'
     result, task = run(tmp_path, hook)
