@@ -225,6 +225,16 @@ class FedbiomedNodeStateManagerError(FedbiomedError):
     """A node's saved state cannot be found or read."""
 
 
+class FedbiomedCheckpointError(FedbiomedError):
+    """A checkpoint cannot be written, read or given to this object."""
+
+
+class FedbiomedCheckpointKeyError(FedbiomedCheckpointError, KeyError):
+    """A metric by which a model is kept was not measured; also a KeyError."""
+
+    __str__ = Exception.__str__  # that of KeyError would quote the sentence
+
+
 class FedbiomedVersionError(FedbiomedError):
     """A file or message was made by an incompatible version."""
 

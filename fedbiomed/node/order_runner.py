@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fedbiomed.common.config import NodeConfig
-from fedbiomed.common.constants import OrderState
+from fedbiomed.common.constants import ID_PATTERN, OrderState
 from fedbiomed.common.exceptions import (
     FedbiomedError,
     FedbiomedNodeStoreError,
@@ -216,6 +216,7 @@ class OrderRunner:
             result=str(folder / "result.mpk"),
             minimum_samples=config.minimum_samples,
             node_args=_gpu_args(config.gpu, is_only=config.gpu_only),
+            checkpoints=_checkpoint_folder(config, request.job_id),
         )
 
     def _source(self, ref: FileRef, path: Path) -> bytes:
@@ -348,6 +349,11 @@ def _optimizer_file(task: RoundTask, result: RoundResult) -> OptimizerFile | Non
         return None
     _require_file(Path(task.state), "optimizer's state")
     return OptimizerFile(result.optimizer_type, Path(task.state))
+
+
+def _checkpoint_folder(config: NodeConfig, job_id: str) -> str | None:
+    """Where a plan keeps models and states of a job; an id that is no plain name gets no folder."""
+    return str(config.var.absolute() / "checkpoints" / job_id) if ID_PATTERN.fullmatch(job_id) else None
 
 
 def _gpu_args(setting: str, *, is_only: bool) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
+from fedbiomed.common.checkpointing.client_module import CheckpointMode
 from fedbiomed.common.data.data_manager import DataManager
 from fedbiomed.common.data.loading_plan import DataLoadingPlan
 from fedbiomed.common.exceptions import FedbiomedError, FedbiomedRoundError, FedbiomedTrainingPlanError
@@ -18,6 +19,7 @@ from fedbiomed.common.training_plans.base_plan import BaseTrainingPlan
 from fedbiomed.common.training_plans.source import load_plan_from_bytes
 from fedbiomed.common.training_plans.user_code import call_function, call_user, make_plan
 from fedbiomed.node import round_optimizer
+from fedbiomed.node.round_checkpoints import RoundCheckpoints, ValidationMeans
 from fedbiomed.node.round_monitor import RoundMonitor
 from fedbiomed.node.task import RoundReport, RoundResult, RoundTask
 
@@ -72,15 +74,19 @@ class Round:
             FedbiomedError: what failed, in one sentence for the researcher.
         """
         plan = self._prepare_plan()
+        checkpoints = RoundCheckpoints(plan, self._task.checkpoints, self._task.round)
+        if self._task.training:
+            self._note(checkpoints.load_state())
         self._set_params(plan)
         self._prepare_optimizer(plan)
         self._attach_data(plan)
-        self._validate(plan, before_train=True)
+        self._judge(plan, checkpoints, CheckpointMode.POST_AGGREGATION)
         if not self._task.training:
             return self._result(0, {})
         timing = self._train(plan)
         aux = _optimizer_of(plan).get_aux()
-        self._validate(plan, before_train=False)
+        self._judge(plan, checkpoints, CheckpointMode.PRE_AGGREGATION)
+        self._note(checkpoints.save_state())
         kept = round_optimizer.keep(_optimizer_of(plan), self._task.state)
         self._write(plan, aux)
         return self._result(_sample_count(plan), timing, kept)
@@ -150,11 +156,18 @@ class Round:
         words = f"{self._task.job_id}/{self._task.dataset_id}".encode()
         return int.from_bytes(hashlib.sha256(words).digest()[:4])
 
-    def _validate(self, plan: BaseTrainingPlan, *, before_train: bool) -> None:
-        """Test, if asked to; what goes wrong does not end a training, and ends a round of validation only."""
+    def _judge(self, plan: BaseTrainingPlan, checkpoints: RoundCheckpoints, mode: CheckpointMode) -> None:
+        """Test the model of this moment, if asked to by the researcher or by a checkpointer, and keep it, if that is wanted."""
+        before_train = mode is CheckpointMode.POST_AGGREGATION
+        is_asked = self._arguments["test_on_global_updates" if before_train else "test_on_local_updates"]
+        means = ValidationMeans(self._monitor)
+        if is_asked or (checkpoints.needs_score(mode) and plan.testing_data_loader is not None and len(plan.testing_data_loader)):
+            self._validate(plan, means, before_train=before_train)
+        self._note(checkpoints.judge(mode, means.means()))
+
+    def _validate(self, plan: BaseTrainingPlan, means: ValidationMeans, *, before_train: bool) -> None:
+        """Test; what goes wrong does not end a training, and ends a round of validation only."""
         which = "test_on_global_updates" if before_train else "test_on_local_updates"
-        if not self._arguments[which]:
-            return
         if plan.testing_data_loader is None or not len(plan.testing_data_loader):
             self._remark(f"FB314: {which} has no samples to test on: test_ratio is {self._arguments['test_ratio']}")
             return
@@ -166,7 +179,7 @@ class Round:
                 "testing_routine",
                 metric=metric,
                 metric_args=testing["test_metric_args"],
-                history_monitor=self._monitor,
+                history_monitor=means,
                 before_train=before_train,
             )
         except FedbiomedError as error:
@@ -177,6 +190,9 @@ class Round:
         if not self._task.training:
             raise FedbiomedRoundError(text)
         self._remarks.append(self._task.without_places(text))
+
+    def _note(self, remarks: list[str]) -> None:
+        self._remarks += [self._task.without_places(text) for text in remarks]
 
     def _train(self, plan: BaseTrainingPlan) -> dict[str, float]:
         """Returns wall-clock and processor time in seconds."""

@@ -37,6 +37,7 @@ class RoundTask:
         result: where the result file shall lie.
         minimum_samples: refuse to train on fewer.
         node_args: `gpu`, `gpu_num`, `gpu_only`.
+        checkpoints: folder of what the plan keeps of this job; None: it cannot keep anything.
     """
 
     request_id: str
@@ -62,6 +63,7 @@ class RoundTask:
     node_args: dict[str, Any]
     dataset_parameters: dict[str, Any] = field(default_factory=dict)
     loading_plan: tuple[dict[str, Any], list[dict[str, Any]]] | None = None
+    checkpoints: str | None = None
 
     def without_places(self, text: str) -> str:
         """A text for the researcher, in which it cannot be read where the data lie."""
@@ -69,7 +71,7 @@ class RoundTask:
         known = {place for place in places if place and place.startswith("/") and Path(place) != Path("/")}
         for place in sorted(known | {str(Path(place).parent) for place in known} - {"/"}, key=len, reverse=True):
             text = text.replace(place, "<dataset>")
-        return text
+        return text.replace(self.checkpoints, "<checkpoints>") if self.checkpoints else text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from fedbiomed.common.exceptions import ExperimentStopped, FedbiomedExperimentEr
 from fedbiomed.common.params import Params
 from fedbiomed.common.training_args import TrainingArgs
 from fedbiomed.common.training_plans.base_plan import BaseTrainingPlan
-from fedbiomed.researcher import breakpoints, random_states, server_optimizer
+from fedbiomed.researcher import breakpoints, random_states, server_checkpoints, server_optimizer
 from fedbiomed.researcher import experiment_checks as checks
 from fedbiomed.researcher.aggregated_params import AggregatedParams
 from fedbiomed.researcher.aggregators.aggregator import Aggregator
@@ -26,6 +26,7 @@ from fedbiomed.researcher.monitor import Monitor
 from fedbiomed.researcher.requests import Requests
 from fedbiomed.researcher.round_updates import RoundUpdates, reports, sample
 from fedbiomed.researcher.secagg.secure_aggregation import SecureAggregation, refuse_active
+from fedbiomed.researcher.server_checkpoints import KeepsAggregatedModels
 from fedbiomed.researcher.strategies.strategy import Strategy
 from fedbiomed.researcher.tensorboard import EventFiles
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class Experiment(ExperimentViews):
+class Experiment(KeepsAggregatedModels, ExperimentViews):
     """A series of rounds on one training plan over the datasets of several nodes.
 
     Everything can be left out and set later; `info()` shows what is missing. A round that fails, or is interrupted, leaves the
@@ -146,11 +147,15 @@ class Experiment(ExperimentViews):
         job, strategy, nodes = self._ready()
         before = self._round_current
         with self._shown_progress(), self._ended_by_stop():
+            self._require_scores(is_tested=self.test_on_global_updates())
             self._train(job, strategy, nodes)
+            self._keep_new(before)
+            self._keep_measured(before, self._rows())
             if self._save_breakpoints:
                 self.breakpoint()
             if test_after:
                 self._validate(job)
+                self._keep_measured(before + 1, self._rows())
         return self._round_current - before
 
     def stop(self) -> None:
@@ -218,6 +223,9 @@ class Experiment(ExperimentViews):
             job.start_nodes_training_round(round_, small, {}, do_training=False, on_progress=progress.hear, stop=self._stop)
             self._keep_reports(round_, reports(round_, job))
             progress.end_round({}, job.failures.get(round_, {}))
+
+    def _rows(self) -> dict[str, int]:
+        return self._fds.shapes() if self._fds is not None and self._checkpointer is not None else {}
 
     def _keep_reports(self, round_: int, points: list[Point]) -> None:
         self._history.set_round(round_, points)
@@ -301,6 +309,7 @@ class Experiment(ExperimentViews):
             },
             "job": job.save_state_breakpoint(folder),
             "secagg": self._secagg.save_state_breakpoint(),
+            "checkpointer": server_checkpoints.save(self._checkpointer, Path(self.experimentation_path())),
             "history": self._history.save(),
             "random_states": str(folder / "random_states.mpk"),
         }
@@ -330,6 +339,7 @@ class Experiment(ExperimentViews):
     def _resumed(cls, saved: Breakpoint, experiments: Path, requests: Requests | None, *, show_progress: bool) -> Self:
         state = saved.state
         data = FederatedDataSet(state["training_data"])
+        server_checkpoints.load(state.get("checkpointer"), saved.folder)  # refused before anything is made
         experiment = cls(
             tags=state["tags"],
             training_data=data,
@@ -353,5 +363,6 @@ class Experiment(ExperimentViews):
         experiment._history = History.load(state["history"])
         experiment._monitor.restore(experiment._history.points())
         experiment._round_current = state["round_current"]
+        experiment._checkpointer = server_checkpoints.load(state.get("checkpointer"), Path(experiment.experimentation_path()))
         random_states.restore(Path(state["random_states"]))
         return experiment

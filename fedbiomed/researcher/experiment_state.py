@@ -33,7 +33,7 @@ def restored_aggregator(state: Mapping[str, Any]) -> Aggregator:
     Raises:
         FedbiomedBreakpointError: its class is not known in this process.
     """
-    aggregator = checks.aggregator(_class_of(state, aggregators, Aggregator))
+    aggregator = checks.aggregator(class_of(state, aggregators, Aggregator))
     aggregator.load_state_breakpoint(state)
     return aggregator
 
@@ -44,7 +44,7 @@ def restored_strategy(state: Mapping[str, Any], data: FederatedDataSet) -> Strat
     Raises:
         FedbiomedBreakpointError: its class is not known in this process.
     """
-    strategy = checks.strategy_for(_class_of(state, strategies, Strategy), data)  # type: ignore[type-abstract]  # any class of that base
+    strategy = checks.strategy_for(class_of(state, strategies, Strategy), data)  # type: ignore[type-abstract]  # any class of that base
     strategy.load_state_breakpoint(state)
     return strategy
 
@@ -100,7 +100,12 @@ def _at_home(path: str, folder: Path) -> str:
     return str(target)
 
 
-def _class_of(state: Mapping[str, Any], family: ModuleType, base: type[T]) -> type[T]:
+def class_of(state: Mapping[str, Any], family: ModuleType, base: type[T]) -> type[T]:
+    """The class that a state names by `module` and `class`: of a family's files, or one that the user has defined in this process.
+
+    Raises:
+        FedbiomedBreakpointError: there is none, or it is not derived from `base`.
+    """
     module, name = str(state.get("module")), str(state.get("class"))
     if module.startswith(f"{family.__name__}."):
         try:

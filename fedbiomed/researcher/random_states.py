@@ -1,25 +1,16 @@
-"""Save and restore what the random generators of this process will draw next: Python's, numpy's, and torch's where it is loaded."""
+"""Save and restore what the random generators of this process will draw next, as a file of a breakpoint."""
 
-import random
-import sys
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
+from fedbiomed.common.checkpointing.random_states import restore_random, snapshot_random
 from fedbiomed.common.constants import ErrorNumbers
-from fedbiomed.common.exceptions import FedbiomedBreakpointError, FedbiomedValueError
+from fedbiomed.common.exceptions import FedbiomedBreakpointError, FedbiomedCheckpointError, FedbiomedValueError
 from fedbiomed.common.serializer import Serializer
 
 
 def save(path: Path) -> None:
-    """Write the states of the global generators (on the CPU) to a file."""
-    states: dict[str, Any] = {"python": random.getstate(), "numpy": np.random.get_state()}
-    if "torch" in sys.modules:
-        import torch
-
-        states["torch"] = torch.get_rng_state()
-    Serializer.dump(states, path)
+    """Write the states of the global generators to a file."""
+    Serializer.dump(snapshot_random(), path)
 
 
 def restore(path: Path) -> None:
@@ -29,12 +20,6 @@ def restore(path: Path) -> None:
         FedbiomedBreakpointError: the file does not hold such states.
     """
     try:
-        states = Serializer.load(path)
-        random.setstate(states["python"])
-        np.random.set_state(states["numpy"])
-        if "torch" in states:
-            import torch
-
-            torch.set_rng_state(states["torch"])
-    except (FedbiomedValueError, OSError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        restore_random(Serializer.load(path))
+    except (FedbiomedValueError, FedbiomedCheckpointError, OSError) as error:
         raise FedbiomedBreakpointError(f"{ErrorNumbers.FB413.value}: {path} does not hold states of random generators: {error}") from error

@@ -164,6 +164,26 @@ fedbiomed.common.data.data_manager
   DataManager(dataset, target=None, **loader_kwargs)
     load; split; extend_loader_args; dataset; _dataset
 
+fedbiomed.common.checkpointing
+  CheckpointMode
+    PRE_AGGREGATION; POST_AGGREGATION
+  ClientCheckpointAndStateModule(pre_aggregation=None, post_aggregation=None, state_checkpointer=None)
+    maybe_checkpoint(model, loss, metrics, mode); maybe_load_state(state_checkpoint_name); save_state(state_checkpoint_name, state)
+  ServerCheckpointAndStateModule(model_checkpointers=None, state_checkpointer=None)
+    maybe_checkpoint(model, loss, metrics)
+  Checkpointer
+    maybe_checkpoint(model, loss, metrics); load_checkpoint(model=None, path=None)
+  FunctionCheckpointer(checkpoint_dir, checkpoint_name, score_fn, checkpoint_score_name=None, maximize=False)
+  BestLossCheckpointer(checkpoint_dir, checkpoint_name)
+  BestMetricCheckpointer
+  LatestCheckpointer(checkpoint_dir, checkpoint_name)
+  PerRoundStateCheckpointer(checkpoint_dir)
+    save_checkpoint(checkpoint_name, state); load_checkpoint(checkpoint_name); checkpoint_exists(checkpoint_name)
+  EarlyStopper(patience=1, interval_steps=5, snapshot_dir=None)
+    should_stop(steps)
+  TrainingState
+    snapshot(); restore(state)
+
 fedbiomed.common.optimizers
   Optimizer
   BaseOptimizer

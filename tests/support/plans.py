@@ -30,6 +30,36 @@ class LinePlan(TorchTrainingPlan):
         return ((self.model()(data) - target) ** 2).mean()
 
 
+class KeepingPlan(TorchTrainingPlan):
+    """As LinePlan; the node keeps the best local model, the latest aggregated one and its state."""
+
+    def init_dependencies(self):
+        return ["import pandas as pd", "from fedbiomed.common import checkpointing"]
+
+    def init_model(self, model_args):
+        return nn.Sequential(nn.Linear(1, 4), nn.Dropout(0.2), nn.Linear(4, 1))
+
+    def init_optimizer(self, optimizer_args):
+        return torch.optim.Adam(self.model().parameters(), lr=0.05)
+
+    def checkpointing(self):
+        return checkpointing.ClientCheckpointAndStateModule(  # noqa: F821  declared above
+            checkpointing.BestLossCheckpointer(self.checkpoint_dir, "best_local"),  # noqa: F821
+            checkpointing.LatestCheckpointer(self.checkpoint_dir, "latest_global"),  # noqa: F821
+            checkpointing.PerRoundStateCheckpointer(self.checkpoint_dir),  # noqa: F821
+        )
+
+    def training_data(self):
+        table = pd.read_csv(self.dataset_path)
+        return DataManager(dataset=table[["x"]].to_numpy(), target=table[["y"]].to_numpy(), shuffle=True)
+
+    def training_step(self, data, target):
+        return ((self.model()(data) - target) ** 2).mean()
+
+    def testing_step(self, data, target):
+        return {"Loss": float(((self.model()(data) - target) ** 2).mean())}
+
+
 class SidePlan(FedSGDClassifier):
     """Which side of 0 the column x lies on."""
 

@@ -93,6 +93,27 @@ class SkLearnModel(Model):
         self._estimator.intercept_ = new.intercept
         return loss
 
+    def loss_on(self, inputs: _Array, targets: _Array) -> float:
+        """The loss on a batch as `train` gives it; nothing is learned.
+
+        Raises:
+            FedbiomedTrainingError: as `train`.
+        """
+        steps = self._estimator.t_
+        try:
+            return self._mean_step(inputs, targets)[1]
+        finally:
+            self._estimator.t_ = steps
+
+    @property
+    def steps(self) -> float:
+        """Samples trained on, from 1, by which scikit-learn's learning rates fall; may be set."""
+        return float(self._estimator.t_)
+
+    @steps.setter
+    def steps(self, steps: float) -> None:
+        self._estimator.t_ = steps
+
     def compute_gradients(self, inputs: _Array, targets: _Array) -> float:
         """As `train`, but the weights stay as they are: the mean step, negated, is kept as the gradient of this batch.
 

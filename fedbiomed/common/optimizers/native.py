@@ -11,6 +11,12 @@ from fedbiomed.common.optimizers.sklearn_processing import SklearnOptimizerProce
 class NativeTorchOptimizer(BaseOptimizer):
     """Wraps a `torch.optim.Optimizer`."""
 
+    def init_training(self) -> None:
+        """See `BaseOptimizer`; a state that was restored goes where the model is."""
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        if self.optimizer.state and any(parameter.device.type != "cpu" for parameter in parameters):
+            self.optimizer.load_state_dict(self.optimizer.state_dict())  # torch moves what it loads to the parameters
+
     def zero_grad(self) -> None:
         """See `BaseOptimizer`."""
         self.optimizer.zero_grad()

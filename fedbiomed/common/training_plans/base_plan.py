@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from fedbiomed.common.checkpointing.client_module import ClientCheckpointAndStateModule
+from fedbiomed.common.checkpointing.training_state import TrainingState
 from fedbiomed.common.constants import ProcessTypes, TrainingPlans
 from fedbiomed.common.exceptions import FedbiomedDPControllerError, FedbiomedTrainingPlanError
 from fedbiomed.common.files import write_whole
@@ -51,12 +53,14 @@ class BaseTrainingPlan(ABC):
 
     Attributes:
         dataset_path: set by the node before `training_data` is called; None on the researcher's side.
+        checkpoint_dir: the node's folder for what `checkpointing` keeps of this job, set by the node; None on the researcher's side.
         training_data_loader, testing_data_loader: set by the node after the split.
         pre_processes: pre-processing methods by name.
     """
 
     def __init__(self) -> None:
         self.dataset_path: Any = None
+        self.checkpoint_dir: str | None = None
         self.training_data_loader: Any = None
         self.testing_data_loader: Any = None
         self.pre_processes: dict[str, tuple[Callable[[Any], Any], ProcessTypes]] = {}
@@ -73,6 +77,10 @@ class BaseTrainingPlan(ABC):
     def init_dependencies(self) -> list[str]:
         """Import lines that the plan needs beside the built-in ones; may be overridden."""
         return []
+
+    def checkpointing(self) -> ClientCheckpointAndStateModule | None:
+        """Which models and states the node keeps, all in `self.checkpoint_dir`; None: none. Called once in each round, on the node."""
+        return None
 
     @abstractmethod
     def training_data(self) -> Any:
@@ -175,6 +183,21 @@ class BaseTrainingPlan(ABC):
             flatten: as one list of numbers, in the order of the names.
         """
         return _flat(self.get_model_params()) if flatten else self.get_model_params()
+
+    def validation_loss(self) -> float:
+        """Mean loss over the samples of `testing_data_loader`; the training goes on as if it had not been measured. May be overridden.
+
+        Raises:
+            FedbiomedTrainingPlanError: there are no such samples, or this kind of plan does not know its loss.
+        """
+        raise FedbiomedTrainingPlanError(f"FB605: {type(self).__name__} must define validation_loss() to be judged by its loss")
+
+    def training_state(self) -> TrainingState:
+        """All that the plan needs to go on after a restart of the node; here the model and the random states."""
+        return TrainingState(model=self._wrapped())
+
+    def take_counters(self, counters: Mapping[str, int | float]) -> None:  # noqa: B027  nothing to take is a fair answer
+        """Take over the counters of a `training_state` that was restored."""
 
     def export_model(self, filename: str | Path) -> None:
         """Write the native model to a file for use on this machine; see `Model.export`."""
@@ -279,11 +302,11 @@ class BaseTrainingPlan(ABC):
         return call_user(self, name, argument) if count else call_user(self, name)
 
     def _training_batches(self) -> Iterator[Batch]:
-        """The batches that the training arguments ask for; each counts as a step when the next one is asked for."""
+        """The batches that the training arguments ask for; each counts as a step."""
         self._n_updates = 0
         for batch in training_batches(self.training_data_loader, self.training_args()):
-            yield batch
             self._n_updates += 1
+            yield batch
 
     def _require_training_data(self) -> None:
         if self.training_data_loader is None or not len(self.training_data_loader):

@@ -5,6 +5,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
+from fedbiomed.common.checkpointing.training_state import TrainingState
 from fedbiomed.common.constants import TrainingPlans
 from fedbiomed.common.exceptions import FedbiomedTrainingPlanError
 from fedbiomed.common.metrics import MetricTypes
@@ -15,6 +16,7 @@ from fedbiomed.common.optimizers.wrap import sklearn_optimizer
 from fedbiomed.common.training_args import TrainingArgs
 from fedbiomed.common.training_plans.base_plan import BaseTrainingPlan, HistoryMonitor
 from fedbiomed.common.training_plans.evaluation import evaluate, metric_values, named
+from fedbiomed.common.training_plans.iterations import first_length
 from fedbiomed.common.training_plans.user_code import call_user
 
 logger = logging.getLogger(__name__)
@@ -101,6 +103,25 @@ class SKLearnTrainingPlan(BaseTrainingPlan):
     ) -> None:
         """See `BaseTrainingPlan`; accuracy, or mean square error for a regressor, unless told otherwise; a `testing_step` goes first."""
         evaluate(self.testing_data_loader, self._values_of(metric, metric_args), history_monitor, before_train=before_train)
+
+    def validation_loss(self) -> float:
+        """See `BaseTrainingPlan`: of the model's loss function, without penalty."""
+        if self.testing_data_loader is None or not len(self.testing_data_loader):
+            raise FedbiomedTrainingPlanError("FB605: there are no samples to measure a loss on: give a test_ratio above 0")
+        model, total, samples = self._linear_model(), 0.0, 0
+        for data, target in self.testing_data_loader:
+            size = first_length(data)
+            total, samples = total + float(model.loss_on(data, target)) * size, samples + size
+        return total / samples
+
+    def training_state(self) -> TrainingState:
+        """See `BaseTrainingPlan`: the number of steps too, by which learning rates fall."""
+        model = self._linear_model()
+        return TrainingState(model=model, counters={"steps": model.steps})
+
+    def take_counters(self, counters: Mapping[str, int | float]) -> None:
+        """See `BaseTrainingPlan`."""
+        self._linear_model().steps = float(counters["steps"])
 
     def _values_of(self, metric: MetricTypes | None, metric_args: Mapping[str, Any]) -> Callable[[Any, Any], Mapping[str, float]]:
         if hasattr(self, "testing_step"):

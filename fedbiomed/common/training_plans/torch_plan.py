@@ -8,6 +8,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from fedbiomed.common.checkpointing.early_stopping import EarlyStopper
+from fedbiomed.common.checkpointing.training_state import TrainingState
 from fedbiomed.common.constants import TrainingPlans
 from fedbiomed.common.exceptions import FedbiomedTrainingPlanError
 from fedbiomed.common.metrics import MetricTypes
@@ -20,7 +22,7 @@ from fedbiomed.common.training_plans.correction_choice import chosen_corrections
 from fedbiomed.common.training_plans.corrections.correction import Correction
 from fedbiomed.common.training_plans.devices import choose_device
 from fedbiomed.common.training_plans.evaluation import evaluate, metric_values, named
-from fedbiomed.common.training_plans.iterations import Batch
+from fedbiomed.common.training_plans.iterations import Batch, first_length
 from fedbiomed.common.training_plans.user_code import call_user
 
 logger = logging.getLogger(__name__)
@@ -38,6 +40,7 @@ class TorchTrainingPlan(BaseTrainingPlan):
         self._optimizer: BaseOptimizer | None = None
         self._initial_params: dict[str, torch.Tensor] = {}
         self._corrections: list[Correction] = []
+        self._total_steps = 0
 
     # --- hooks
 
@@ -52,6 +55,10 @@ class TorchTrainingPlan(BaseTrainingPlan):
     def init_optimizer(self, optimizer_args: dict[str, Any]) -> Any:
         """Build the optimizer: of torch, an `Optimizer`, or one of declearn; torch's Adam unless overridden; may take no argument."""
         return torch.optim.Adam(self.model().parameters(), **optimizer_args)
+
+    def early_stopping(self) -> EarlyStopper | None:
+        """What watches the validation loss of a training, by steps; None: nothing. Needs a `test_ratio` above 0."""
+        return None
 
     def builtin_dependencies(self) -> list[str]:
         """See `BaseTrainingPlan`; the order matters to who approved a plan by its text."""
@@ -110,13 +117,68 @@ class TorchTrainingPlan(BaseTrainingPlan):
             for correction in self._corrections:
                 correction.begin(module, self._initial_params)
             self.optimizer().init_training()
-            for batch in self._training_batches():
-                loss = self._train_on(batch, device)
-                if batch.is_reported and history_monitor is not None:
-                    history_monitor.add_scalar(metric={"Loss": float(loss.detach())}, **batch.scalars())
+            self._loop(device, self._begun_stopper(module), history_monitor)
         finally:
             module.cpu()
         self._optimizer_args = {**self._optimizer_args, "lr": self.optimizer().learning_rates(module)}
+
+    def _loop(self, device: torch.device, stopper: EarlyStopper | None, history_monitor: HistoryMonitor | None) -> None:
+        try:
+            for steps, batch in enumerate(self._training_batches(), 1):
+                loss = self._train_on(batch, device)
+                self._total_steps += 1
+                if batch.is_reported and history_monitor is not None:
+                    history_monitor.add_scalar(metric={"Loss": float(loss.detach())}, **batch.scalars())
+                if stopper is not None and stopper.should_stop(steps):
+                    break
+        finally:
+            if stopper is not None:
+                stopper.end()
+
+    def _begun_stopper(self, module: nn.Module) -> EarlyStopper | None:
+        stopper = call_user(self, "early_stopping")
+        if stopper is None:
+            return None
+        if not isinstance(stopper, EarlyStopper):
+            raise FedbiomedTrainingPlanError(f"FB605: early_stopping() must return an EarlyStopper or None, not {type(stopper).__name__}")
+        if any(correction.counts_steps for correction in self._corrections):
+            raise FedbiomedTrainingPlanError(
+                "FB605: early stopping does not go with this experiment's aggregator, which counts on num_updates steps from every node"
+            )
+        self._require_testing_data()
+        stopper.begin(module, self.validation_loss)
+        return stopper
+
+    def _require_testing_data(self) -> None:
+        if self.testing_data_loader is None or not len(self.testing_data_loader):
+            raise FedbiomedTrainingPlanError("FB605: there are no samples to measure a loss on: give a test_ratio above 0")
+
+    def validation_loss(self) -> float:
+        """See `BaseTrainingPlan`: mean of `training_step` over samples, in evaluation mode; random states stay as they are."""
+        self._require_testing_data()
+        device = next((parameter.device for parameter in self.model().parameters()), torch.device("cpu"))
+        total, samples = 0.0, 0
+        devices = [device] if device.type == "cuda" else []
+        with self._torch_model().evaluating(), torch.no_grad(), torch.random.fork_rng(devices=devices):
+            for data, target in self.testing_data_loader:
+                loss = call_user(self, "training_step", _moved(data, device), _moved(target, device))
+                size = first_length(data)
+                total, samples = total + float(loss) * size, samples + size
+        return total / samples
+
+    def training_state(self) -> TrainingState:
+        """See `BaseTrainingPlan`: model, torch optimizer and number of steps too; an optimizer of declearn is kept by the node itself."""
+        native = self.optimizer().optimizer
+        optimizers = native if isinstance(native, torch.optim.Optimizer) else None
+        return TrainingState(model=self.model(), optimizers=optimizers, counters={"total_steps": self._total_steps})
+
+    def take_counters(self, counters: Mapping[str, int | float]) -> None:
+        """See `BaseTrainingPlan`."""
+        self._total_steps = int(counters["total_steps"])
+
+    def total_steps(self) -> int:
+        """Steps done by this plan, those of earlier rounds too where the node keeps its state."""
+        return self._total_steps
 
     def _train_on(self, batch: Batch, device: torch.device) -> torch.Tensor:
         """One step; returns the plan's own loss, without corrections."""

@@ -12,7 +12,13 @@ from torch import nn
 
 
 class Correction:
-    """Changes the loss or the gradient of each local step; here it changes nothing."""
+    """Changes the loss or the gradient of each local step; here it changes nothing.
+
+    Attributes:
+        counts_steps: whether the algorithm needs exactly the steps that were asked for.
+    """
+
+    counts_steps = False
 
     def begin(self, module: nn.Module, initial: Mapping[str, torch.Tensor]) -> None:
         """Hear that a training begins.

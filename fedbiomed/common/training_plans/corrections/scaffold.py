@@ -24,6 +24,8 @@ class ControlVariate(Correction):
         deltas: corrections by the names of the parameters; names of anything else are passed over.
     """
 
+    counts_steps = True
+
     def __init__(self, deltas: Mapping[str, Any]) -> None:
         self._deltas = deltas
         self._pairs: list[tuple[nn.Parameter, torch.Tensor]] = []
