@@ -16,6 +16,7 @@ from fedbiomed.common.training_plans.base_plan import BaseTrainingPlan
 from fedbiomed.researcher.aggregators.aggregator import Aggregator
 from fedbiomed.researcher.aggregators.fedavg import FedAverage
 from fedbiomed.researcher.datasets import FederatedDataSet
+from fedbiomed.researcher.events.model_trainer import ModelTrainer
 from fedbiomed.researcher.strategies.default_strategy import DefaultStrategy
 from fedbiomed.researcher.strategies.strategy import Strategy
 
@@ -88,6 +89,16 @@ def aggregator(given: Any) -> Aggregator:
     made = _made("aggregator", chosen) if inspect.isclass(chosen) and issubclass(chosen, Aggregator) else chosen
     if not isinstance(made, Aggregator):
         refuse("aggregator", given, "an Aggregator, a class of one, or None")
+    return made
+
+
+def trainer(given: Any) -> ModelTrainer:
+    """A trainer, made without arguments where a class is given."""
+    if given is None:
+        return ModelTrainer.plain()
+    made = _made("trainer", given) if inspect.isclass(given) and issubclass(given, ModelTrainer) else given
+    if not isinstance(made, ModelTrainer):
+        refuse("trainer", given, "a ModelTrainer, a class of one, or None")
     return made
 
 
