@@ -94,8 +94,7 @@ class Experiment(ExperimentTrainer):
         show_progress: bool = True,
         trainer: ModelTrainer | type[ModelTrainer] | None = None,
     ) -> None:
-        super().__init__(requests, show_progress=show_progress)
-        self.set_trainer(trainer)
+        super().__init__(requests, trainer, show_progress=show_progress)
         self._breakpoints = BreakpointWriter()
         self.set_secagg(secagg)
         self.set_tags(tags)

@@ -5,13 +5,25 @@ from typing import TYPE_CHECKING
 from fedbiomed.researcher import experiment_checks as checks
 from fedbiomed.researcher.events.model_trainer import ModelTrainer
 from fedbiomed.researcher.experiment_views import ExperimentViews
+from fedbiomed.researcher.requests import Requests
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 
 class ExperimentTrainer(ExperimentViews):
-    """An experiment's trainer; see `Experiment`."""
+    """An experiment's trainer; see `Experiment`.
+
+    Args:
+        requests, show_progress: see `ExperimentViews`.
+        trainer: what follows when a round has finished.
+    """
+
+    def __init__(
+        self, requests: Requests | None = None, trainer: ModelTrainer | type[ModelTrainer] | None = None, *, show_progress: bool = True
+    ) -> None:
+        super().__init__(requests, show_progress=show_progress)
+        self.set_trainer(trainer)
 
     def trainer(self) -> ModelTrainer:
         """What follows when a round has finished; its `training` tells how the training stands."""

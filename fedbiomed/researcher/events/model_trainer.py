@@ -55,6 +55,10 @@ class ModelTrainer:
 
     round_event: ClassVar[type[ModelTrainerEvent]] = TrainingRoundFinished
 
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{name}={value!r}" for name, value in self._parameters().items())
+        return f"{type(self).__name__}({settings}) after {self.training.round} rounds: {self.training.state}"
+
     @classmethod
     def plain(cls) -> Self:
         """The trainer of an experiment that names none: tests the final model, and keeps what the nodes sent."""
