@@ -21,14 +21,14 @@ from fedbiomed.researcher.connect import open_config, tensorboard_folder
 from fedbiomed.researcher.course import CollectedRound, CollectedTest, Step
 from fedbiomed.researcher.datasets import FederatedDataSet
 from fedbiomed.researcher.events.model_trainer import ModelTrainer
+from fedbiomed.researcher.experiment_merge import ExperimentMerge
 from fedbiomed.researcher.experiment_state import folder_to_go_on_in, restored_aggregator, restored_strategy, restored_trainer, settled
-from fedbiomed.researcher.experiment_trainer import ExperimentTrainer
 from fedbiomed.researcher.history import History, Point, last_losses
 from fedbiomed.researcher.job import Job
 from fedbiomed.researcher.monitor import Monitor
 from fedbiomed.researcher.requests import Requests
 from fedbiomed.researcher.round_updates import reports, sample
-from fedbiomed.researcher.secagg.secure_aggregation import SecureAggregation, refuse_active
+from fedbiomed.researcher.secagg.secure_aggregation import SecureAggregation
 from fedbiomed.researcher.strategies.strategy import Strategy
 from fedbiomed.researcher.tensorboard import EventFiles
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class Experiment(ExperimentTrainer):
+class Experiment(ExperimentMerge):
     """A series of rounds on one training plan over the datasets of several nodes.
 
     Everything can be left out and set later; `info()` shows what is missing. A round that fails, or is interrupted, leaves the
@@ -239,10 +239,6 @@ class Experiment(ExperimentTrainer):
             sizes = {reply["node_id"]: reply["test_sample_size"] for reply in job.training_replies[round_]}
             self._trainer.test_finished(CollectedTest(points=points, sizes=sizes))
 
-    def _keep_reports(self, round_: int, points: list[Point]) -> None:
-        self._history.set_round(round_, points)
-        self._monitor.set_round(round_, points, Path(self.experimentation_path()), tensorboard=self._tensorboard)
-
     def _planned_rounds(self, rounds: Any, increase: Any) -> int:
         """How many of these rounds the limit allows, after it was raised where that is wanted."""
         checks.flag("increase", increase)
@@ -259,15 +255,6 @@ class Experiment(ExperimentTrainer):
         elif wanted is not None and wanted > left:
             logger.warning("only %d of %d rounds are run: the round limit is %d", left, wanted, self._round_limit)
         return left if wanted is None else min(wanted, left)
-
-    def _ready(self) -> tuple[Job, Strategy, list[str]]:
-        if self._job is None or self._strategy is None or self._fds is None:
-            raise FedbiomedExperimentError(
-                f"{ErrorNumbers.FB411.value}: missing {', '.join(self._missing())}; "
-                "set_training_data(), set_strategy(), set_training_plan_class() and set_job() define them"
-            )
-        refuse_active(self._secagg)
-        return self._job, self._strategy, self._fds.node_ids()
 
     def _begin_in(self, folder: str | None) -> None:
         with self._folder_removed_on_failure(folder):

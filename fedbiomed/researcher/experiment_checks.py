@@ -18,6 +18,7 @@ from fedbiomed.researcher.aggregators.fedavg import FedAverage
 from fedbiomed.researcher.datasets import FederatedDataSet
 from fedbiomed.researcher.events.model_trainer import ModelTrainer
 from fedbiomed.researcher.strategies.default_strategy import DefaultStrategy
+from fedbiomed.researcher.strategies.model_merge import ModelMergeStrategy
 from fedbiomed.researcher.strategies.strategy import Strategy
 
 logger = logging.getLogger(__name__)
@@ -108,6 +109,14 @@ def strategy(given: Any, data: FederatedDataSet | None) -> Strategy | None:
     if not (isinstance(chosen, Strategy) or (inspect.isclass(chosen) and issubclass(chosen, Strategy))):
         refuse("node_selection_strategy", given, "a Strategy, a class of one, or None")
     return None if data is None else strategy_for(chosen, data)
+
+
+def merge_strategy(given: Any, own: Strategy) -> ModelMergeStrategy:
+    """A strategy of a merge; without one, the experiment's own where it is one, else the default."""
+    chosen = given if given is not None else own if isinstance(own, ModelMergeStrategy) else ModelMergeStrategy()
+    if not isinstance(chosen, ModelMergeStrategy):
+        refuse("strategy", given, "a ModelMergeStrategy or None")
+    return chosen
 
 
 def strategy_for(chosen: Strategy | type[Strategy], data: FederatedDataSet) -> Strategy:
