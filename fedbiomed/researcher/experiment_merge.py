@@ -31,6 +31,7 @@ class ExperimentMerge(ExperimentTrainer):
         Raises:
             FedbiomedStrategyError: too few nodes hold a model or answered: which, why. The experiment stays as it was.
             FedbiomedAggregatorError: the models do not fit together.
+            ExperimentStopped: `stop` ended it.
         """
         job, own, nodes = self._ready()
         strategy = checks.merge_strategy(strategy, own)

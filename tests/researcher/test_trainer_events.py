@@ -431,3 +431,25 @@ def test_the_event_switches_tests_off():
     trainer.options.model_test_after_each_round = True
     DaisyChainRoundFinished(trainer)
     assert trainer.options.model_test_after_each_round is False
+
+
+def test_a_chain_that_another_trainer_ends(made):
+    experiment = made(trainer=DaisyChainTrainer(1, 9, 0))
+    experiment.run(rounds=2)
+    assert isinstance(experiment.set_trainer(None), ModelTrainer)
+    experiment.run(rounds=1)
+    # each node goes on from the model that it holds: 3 rounds of 1, 10, 100, by 30, 40, 50 rows of which each model's last step is known
+    replies = {reply["node_id"]: float(reply["params"]["weight"]) for reply in experiment.training_replies()[2]}
+    assert sum(replies.values()) == 333.0
+    assert weight(experiment, 2) == pytest.approx((30 * replies["node_0"] + 40 * replies["node_1"] + 50 * replies["node_2"]) / 120)
+    assert held(experiment) == {}
+
+
+def test_what_a_trainer_is_told_to_let_follow():
+    trainer = ModelTrainer()
+    trainer.test_round()
+    assert trainer.training.step == "model test"
+    trainer.start_round()
+    assert (trainer.training.step, trainer.training.state) == ("training round", "initial")
+    trainer.finish()
+    assert (trainer.training.step, trainer.training.state) == ("nothing", "completed")

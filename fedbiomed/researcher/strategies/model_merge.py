@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -280,5 +280,5 @@ def _function(name: str, given: Any) -> Any:
     return given
 
 
-def _refuse(name: str, given: Any, allowed: str) -> None:
+def _refuse(name: str, given: Any, allowed: str) -> NoReturn:
     raise FedbiomedUserInputError(f"{ErrorNumbers.FB414.value}: {name} must be {allowed}, not {given!r:.80}")
