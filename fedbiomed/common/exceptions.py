@@ -15,6 +15,7 @@
     │   ├── FedbiomedJobError            ... in the exchange with the nodes
     │   ├── FedbiomedBreakpointError     ... with this breakpoint folder
     │   ├── FedbiomedStrategyError       ... the round has not enough good replies
+    │   ├── FedbiomedTrainerError        ... an event does not fit to the state of its trainer
     │   └── FedbiomedAggregatorError     ... these updates cannot be aggregated
     ├── FedbiomedTrainingPlanError       the researcher's plan: does not import, lacks a method, raises
     ├── FedbiomedRoundError              a node's half of a round
@@ -91,6 +92,10 @@ class FedbiomedBreakpointError(FedbiomedExperimentError):
 
 class FedbiomedStrategyError(FedbiomedExperimentError):
     """A round has not enough good replies."""
+
+
+class FedbiomedTrainerError(FedbiomedExperimentError):
+    """An event does not fit to the state of its trainer, or a part of the experiment does not suit the trainer."""
 
 
 class FedbiomedAggregatorError(FedbiomedExperimentError):

@@ -280,6 +280,7 @@ class OrderRunner:
             sample_size=result.sample_size,
             timing={**result.timing, "rtime_total": total_s},
             metrics=result.metrics,
+            test_sample_size=result.test_sample_size,
         )
 
     def _fail(self, order: Order, state: OrderState, reason: str) -> None:

@@ -66,6 +66,7 @@ class Round:
         self._arguments = TrainingArgs(task.training_args)
         self._monitor = RoundMonitor(report, self._arguments["epochs"] or 1)
         self._remarks: list[str] = []
+        self._test_sample_size = 0
 
     def run(self) -> RoundResult:
         """Carry out the task and write the result file, if there is to be one.
@@ -120,6 +121,7 @@ class Round:
         ratio = self._arguments["test_ratio"]
         loaders = call_function(plan, self._loaders, "training_data", plan, ratio)
         plan.set_data_loaders(*loaders)
+        self._test_sample_size = _sample_count_of(plan.testing_data_loader)
         if self._task.training:
             self._require_samples(_sample_count(plan), ratio)
 
@@ -220,7 +222,14 @@ class Round:
 
     def _result(self, sample_size: int, timing: dict[str, float], optimizer_type: str | None = None) -> RoundResult:
         msg = "; ".join(self._remarks)[:2000]
-        return RoundResult(sample_size=sample_size, msg=msg, timing=timing, metrics=self._monitor.points(), optimizer_type=optimizer_type)
+        return RoundResult(
+            sample_size=sample_size,
+            msg=msg,
+            timing=timing,
+            metrics=self._monitor.points(),
+            optimizer_type=optimizer_type,
+            test_sample_size=self._test_sample_size,
+        )
 
 
 def _optimizer_of(plan: BaseTrainingPlan) -> BaseOptimizer:
@@ -231,5 +240,8 @@ def _optimizer_of(plan: BaseTrainingPlan) -> BaseOptimizer:
 
 
 def _sample_count(plan: BaseTrainingPlan) -> int:
-    loader: Any = plan.training_data_loader
+    return _sample_count_of(plan.training_data_loader)
+
+
+def _sample_count_of(loader: Any) -> int:
     return 0 if loader is None else len(loader.dataset)

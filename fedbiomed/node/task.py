@@ -103,6 +103,7 @@ class RoundResult:
         timing: seconds: `rtime_training`, `ptime_training`.
         metrics: as in `TrainReply`.
         optimizer_type: of whose state there is a file; None: there is none.
+        test_sample_size: rows kept for tests.
     """
 
     sample_size: int
@@ -110,10 +111,12 @@ class RoundResult:
     timing: dict[str, float]
     metrics: tuple[dict[str, Any], ...]
     optimizer_type: str | None = None
+    test_sample_size: int = 0
 
     def __post_init__(self) -> None:
         _check(self.optimizer_type is None or (isinstance(self.optimizer_type, str) and len(self.optimizer_type) <= _MAX_NAME), "result")
         _check(type(self.sample_size) is int and self.sample_size >= 0 and isinstance(self.msg, str), "result")
+        _check(type(self.test_sample_size) is int and self.test_sample_size >= 0, "result")
         _check(_are_numbers(self.timing), "result")
         _check(all(isinstance(point, dict) and is_json(point) for point in self.metrics), "result")
 

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,15 +18,17 @@ from fedbiomed.researcher.aggregated_params import AggregatedParams
 from fedbiomed.researcher.aggregators.aggregator import Aggregator
 from fedbiomed.researcher.breakpoints import Breakpoint, BreakpointWriter
 from fedbiomed.researcher.connect import open_config, tensorboard_folder
+from fedbiomed.researcher.course import CollectedRound, CollectedTest, Step
 from fedbiomed.researcher.datasets import FederatedDataSet
-from fedbiomed.researcher.experiment_state import folder_to_go_on_in, restored_aggregator, restored_strategy, settled
-from fedbiomed.researcher.experiment_views import ExperimentViews
+from fedbiomed.researcher.events.model_trainer import ModelTrainer
+from fedbiomed.researcher.experiment_merge import ExperimentMerge
+from fedbiomed.researcher.experiment_state import folder_to_go_on_in, restored_aggregator, restored_strategy, restored_trainer, settled
 from fedbiomed.researcher.history import History, Point, last_losses
 from fedbiomed.researcher.job import Job
 from fedbiomed.researcher.monitor import Monitor
 from fedbiomed.researcher.requests import Requests
-from fedbiomed.researcher.round_updates import RoundUpdates, reports, sample
-from fedbiomed.researcher.secagg.secure_aggregation import SecureAggregation, refuse_active
+from fedbiomed.researcher.round_updates import reports, sample
+from fedbiomed.researcher.secagg.secure_aggregation import SecureAggregation
 from fedbiomed.researcher.server_checkpoints import KeepsAggregatedModels
 from fedbiomed.researcher.strategies.strategy import Strategy
 from fedbiomed.researcher.tensorboard import EventFiles
@@ -36,7 +39,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class Experiment(KeepsAggregatedModels, ExperimentViews):
+class Experiment(KeepsAggregatedModels, ExperimentMerge):
     """A series of rounds on one training plan over the datasets of several nodes.
 
     Everything can be left out and set later; `info()` shows what is missing. A round that fails, or is interrupted, leaves the
@@ -60,6 +63,7 @@ class Experiment(KeepsAggregatedModels, ExperimentViews):
         secagg: a bool or a `SecureAggregation`; in this version it can only be off.
         requests: the connection to the network; None: made, when first needed, with the settings of the working directory.
         show_progress: show the nodes' work on stderr (as a live table in a terminal or a notebook).
+        trainer: what follows when a round has finished: an object or a class; None for the plain one.
 
     Raises:
         FedbiomedExperimentError: an argument is wrong, or no node offers such datasets.
@@ -89,8 +93,9 @@ class Experiment(KeepsAggregatedModels, ExperimentViews):
         *,
         requests: Requests | None = None,
         show_progress: bool = True,
+        trainer: ModelTrainer | type[ModelTrainer] | None = None,
     ) -> None:
-        super().__init__(requests, show_progress=show_progress)
+        super().__init__(requests, trainer, show_progress=show_progress)
         self._breakpoints = BreakpointWriter()
         self.set_secagg(secagg)
         self.set_tags(tags)
@@ -124,8 +129,7 @@ class Experiment(KeepsAggregatedModels, ExperimentViews):
         planned, before = self._planned_rounds(rounds, increase), self._round_current
         with self._shown_progress():
             while self._round_current < before + planned and not self._stop.is_asked:
-                is_last = self._round_limit == self._round_current + 1
-                self.run_once(test_after=is_last and self.test_on_global_updates())
+                self._play_round(are_tests_on=self.test_on_global_updates())
         return self._round_current - before
 
     def run_once(self, increase: bool = False, test_after: bool = False) -> int:
@@ -144,18 +148,8 @@ class Experiment(KeepsAggregatedModels, ExperimentViews):
         checks.flag("test_after", test_after)
         if not self._planned_rounds(1, increase):
             return 0
-        job, strategy, nodes = self._ready()
-        before = self._round_current
-        with self._shown_progress(), self._ended_by_stop():
-            self._require_scores(is_tested=self.test_on_global_updates())
-            self._train(job, strategy, nodes)
-            self._keep_new(before)
-            self._keep_measured(before, self._rows())
-            if self._save_breakpoints:
-                self.breakpoint()
-            if test_after:
-                self._validate(job)
-                self._keep_measured(before + 1, self._rows())
+        before, is_due = self._round_current, self._trainer.options.model_test_after_each_round and self.test_on_global_updates()
+        self._play_round(are_tests_on=is_due, is_test_asked=test_after)
         return self._round_current - before
 
     def stop(self) -> None:
@@ -176,14 +170,35 @@ class Experiment(KeepsAggregatedModels, ExperimentViews):
         except ExperimentStopped:
             logger.warning("stopped; %d rounds are done, run() goes on from there", self._round_current)
 
+    def _play_round(self, *, are_tests_on: bool, is_test_asked: bool = False) -> None:
+        """One round, and what its trainer lets follow before the next one."""
+        job, strategy, nodes = self._ready()
+        trainer = self._trainer
+        trainer.check(self._aggregator, strategy, self._agg_optimizer)
+        trainer.begin(self._round_current, self._round_limit, are_tests_on=are_tests_on, is_test_asked=is_test_asked)
+        with self._shown_progress(), self._ended_by_stop(), trainer.failures_noted():
+            before = self._round_current
+            self._require_scores(is_tested=self.test_on_global_updates())
+            self._train(job, strategy, nodes)
+            self._keep_new(before)
+            self._keep_measured(before, self._rows())
+            trainer.go_on()
+            if self._save_breakpoints:
+                self.breakpoint()
+            if trainer.training.step is Step.TEST:
+                self._validate(job)
+
     def _train(self, job: Job, strategy: Strategy, nodes: Sequence[str]) -> None:
         """One round, whole or not at all."""
         round_ = self._round_current
-        undone = server_optimizer.undone_on_failure(self._agg_optimizer)
-        with self._shown_progress() as progress, self._aggregator.undone_on_failure(), job.undone_on_failure(round_), undone:
+        trainer, undone = self._trainer, contextlib.ExitStack()
+        with self._shown_progress() as progress, undone:
+            for part in (self._aggregator.undone_on_failure(), job.undone_on_failure(round_), trainer.undone_on_failure()):
+                undone.enter_context(part)
+            undone.enter_context(server_optimizer.undone_on_failure(self._agg_optimizer))
             job.nodes = sample(strategy, round_, nodes)
             aux = server_optimizer.AuxTotal(self._agg_optimizer)
-            updates = RoundUpdates(round_, job.nodes, strategy, self._aggregator, aux)
+            updates = trainer.updates(round_, job.nodes, strategy, self._aggregator, aux)
             progress.begin_round(round_, self._round_limit, job.nodes)
             args, aux_var = self._aggregator_args(job), server_optimizer.aux_to_send(self._agg_optimizer)
             job.start_nodes_training_round(
@@ -191,7 +206,8 @@ class Experiment(KeepsAggregatedModels, ExperimentViews):
             )
             points = reports(round_, job)
             progress.end_round(last_losses(points), updates.failures(job))
-            self._take_over(round_, job, self._stepped(job, updates.aggregate(job), aux), points)
+            step, keep = partial(self._stepped, job, aux=aux), partial(self._take_over, round_, job, points=points)
+            trainer.round_finished(CollectedRound(round=round_, job=job, updates=updates, step=step, keep=keep))
 
     def _aggregator_args(self, job: Job) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
         """What the nodes' half of the algorithm needs: small arguments, and large ones."""
@@ -207,10 +223,11 @@ class Experiment(KeepsAggregatedModels, ExperimentViews):
         aux.hand_over()
         return server_optimizer.stepped(self._agg_optimizer, job.training_plan.get_model_params(only_trainable=True), aggregate)
 
-    def _take_over(self, round_: int, job: Job, params: Params, points: list[Point]) -> None:
-        """The end of a good round."""
-        path, _ = job.update_parameters(params)
-        self._aggregated_params[round_] = AggregatedParams(str(path))
+    def _take_over(self, round_: int, job: Job, params: Params | None, points: list[Point]) -> None:
+        """The end of a good round; without parameters, the nodes' models were not aggregated in it."""
+        if params is not None:
+            path, _ = job.update_parameters(params)
+            self._aggregated_params[round_] = AggregatedParams(str(path))
         self._keep_reports(round_, points)
         self._round_current = round_ + 1
 
@@ -221,15 +238,15 @@ class Experiment(KeepsAggregatedModels, ExperimentViews):
             progress.begin_round(round_ - 1, self._round_limit, job.nodes, what="validation after round")
             small, _ = self._aggregator_args(job)  # large ones are for training
             job.start_nodes_training_round(round_, small, {}, do_training=False, on_progress=progress.hear, stop=self._stop)
-            self._keep_reports(round_, reports(round_, job))
+            points = reports(round_, job)
+            self._keep_reports(round_, points)
             progress.end_round({}, job.failures.get(round_, {}))
+            sizes = {reply["node_id"]: reply["test_sample_size"] for reply in job.training_replies[round_]}
+            self._trainer.test_finished(CollectedTest(points=points, sizes=sizes))
+        self._keep_measured(round_, self._rows())
 
     def _rows(self) -> dict[str, int]:
         return self._fds.shapes() if self._fds is not None and self._checkpointer is not None else {}
-
-    def _keep_reports(self, round_: int, points: list[Point]) -> None:
-        self._history.set_round(round_, points)
-        self._monitor.set_round(round_, points, Path(self.experimentation_path()), tensorboard=self._tensorboard)
 
     def _planned_rounds(self, rounds: Any, increase: Any) -> int:
         """How many of these rounds the limit allows, after it was raised where that is wanted."""
@@ -247,15 +264,6 @@ class Experiment(KeepsAggregatedModels, ExperimentViews):
         elif wanted is not None and wanted > left:
             logger.warning("only %d of %d rounds are run: the round limit is %d", left, wanted, self._round_limit)
         return left if wanted is None else min(wanted, left)
-
-    def _ready(self) -> tuple[Job, Strategy, list[str]]:
-        if self._job is None or self._strategy is None or self._fds is None:
-            raise FedbiomedExperimentError(
-                f"{ErrorNumbers.FB411.value}: missing {', '.join(self._missing())}; "
-                "set_training_data(), set_strategy(), set_training_plan_class() and set_job() define them"
-            )
-        refuse_active(self._secagg)
-        return self._job, self._strategy, self._fds.node_ids()
 
     def _begin_in(self, folder: str | None) -> None:
         with self._folder_removed_on_failure(folder):
@@ -308,6 +316,7 @@ class Experiment(KeepsAggregatedModels, ExperimentViews):
                 for round_, params in self._aggregated_params.items()
             },
             "job": job.save_state_breakpoint(folder),
+            "trainer": self._trainer.save_state_breakpoint(),
             "secagg": self._secagg.save_state_breakpoint(),
             "checkpointer": server_checkpoints.save(self._checkpointer, Path(self.experimentation_path())),
             "history": self._history.save(),
@@ -356,6 +365,7 @@ class Experiment(KeepsAggregatedModels, ExperimentViews):
             secagg=SecureAggregation.load_state_breakpoint(state["secagg"]) if state.get("secagg") else False,
             requests=requests,
             show_progress=show_progress,
+            trainer=restored_trainer(state.get("trainer"), state["round_current"]),
         )
         state = settled(state, Path(experiment.experimentation_path()))
         experiment._required_job().load_state_breakpoint(state["job"])

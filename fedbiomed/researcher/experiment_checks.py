@@ -16,7 +16,9 @@ from fedbiomed.common.training_plans.base_plan import BaseTrainingPlan
 from fedbiomed.researcher.aggregators.aggregator import Aggregator
 from fedbiomed.researcher.aggregators.fedavg import FedAverage
 from fedbiomed.researcher.datasets import FederatedDataSet
+from fedbiomed.researcher.events.model_trainer import ModelTrainer
 from fedbiomed.researcher.strategies.default_strategy import DefaultStrategy
+from fedbiomed.researcher.strategies.model_merge import ModelMergeStrategy
 from fedbiomed.researcher.strategies.strategy import Strategy
 
 logger = logging.getLogger(__name__)
@@ -91,12 +93,30 @@ def aggregator(given: Any) -> Aggregator:
     return made
 
 
+def trainer(given: Any) -> ModelTrainer:
+    """A trainer, made without arguments where a class is given."""
+    if given is None:
+        return ModelTrainer.plain()
+    made = _made("trainer", given) if inspect.isclass(given) and issubclass(given, ModelTrainer) else given
+    if not isinstance(made, ModelTrainer):
+        refuse("trainer", given, "a ModelTrainer, a class of one, or None")
+    return made
+
+
 def strategy(given: Any, data: FederatedDataSet | None) -> Strategy | None:
     """A strategy for a data set, None without one; a class is called with the data set."""
     chosen = DefaultStrategy if given is None else given
     if not (isinstance(chosen, Strategy) or (inspect.isclass(chosen) and issubclass(chosen, Strategy))):
         refuse("node_selection_strategy", given, "a Strategy, a class of one, or None")
     return None if data is None else strategy_for(chosen, data)
+
+
+def merge_strategy(given: Any, own: Strategy) -> ModelMergeStrategy:
+    """A strategy of a merge; without one, the experiment's own where it is one, else the default."""
+    chosen = given if given is not None else own if isinstance(own, ModelMergeStrategy) else ModelMergeStrategy()
+    if not isinstance(chosen, ModelMergeStrategy):
+        refuse("strategy", given, "a ModelMergeStrategy or None")
+    return chosen
 
 
 def strategy_for(chosen: Strategy | type[Strategy], data: FederatedDataSet) -> Strategy:

@@ -4,6 +4,8 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fedbiomed.researcher.events.model_trainer import ModelTrainer
+
 _VALUE_WIDTH = 90
 
 
@@ -20,6 +22,15 @@ def info_text(rows: Mapping[str, Any], missing: Sequence[str]) -> str:
     rule = f"{'-' * left}  {'-' * width}"
     table = [line for name, lines in cells.items() for line in _row(name, lines, left)]
     return "\n".join([rule, *table, rule, *_verdict(missing)])
+
+
+def trainer_text(trainer: ModelTrainer) -> str:
+    """Kind and state of a trainer, what follows, and the last that happened."""
+    training = trainer.training
+    lines = [f"{type(trainer).__name__}: {training.state}, next: {training.step}"]
+    for last in training.transitions[-1:]:
+        lines.append(f"last, after {last.round} rounds: {last.event}{': ' if last.note else ''}{last.note}")
+    return "\n".join(lines)
 
 
 def _row(name: str, lines: Sequence[str], left: int) -> list[str]:

@@ -18,6 +18,7 @@ from fedbiomed.researcher.aggregators.aggregator import Aggregator
 from fedbiomed.researcher.aggregators.fedavg import FedAverage
 from fedbiomed.researcher.connect import open_config
 from fedbiomed.researcher.datasets import FederatedDataSet
+from fedbiomed.researcher.events.model_trainer import ModelTrainer
 from fedbiomed.researcher.job import Job
 from fedbiomed.researcher.requests import Requests
 from fedbiomed.researcher.secagg.context import SecaggBiprimeContext, SecaggServkeyContext
@@ -59,6 +60,7 @@ class ExperimentSettings:
         self._save_breakpoints = False
         self._secagg = SecureAggregation(active=False)
         self._tensorboard = False
+        self._trainer = ModelTrainer.plain()
 
     def tags(self) -> list[str] | None:
         """Tags that a dataset must bear; an empty list for any dataset, None for no search."""

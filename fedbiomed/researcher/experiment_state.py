@@ -16,11 +16,12 @@ from fedbiomed.common.constants import ErrorNumbers
 from fedbiomed.common.exceptions import FedbiomedBreakpointError, FedbiomedPluginError
 from fedbiomed.common.files import link_or_copy
 from fedbiomed.common.plugins import load_class
-from fedbiomed.researcher import aggregators, strategies
+from fedbiomed.researcher import aggregators, events, strategies
 from fedbiomed.researcher import experiment_checks as checks
 from fedbiomed.researcher.aggregators.aggregator import Aggregator
 from fedbiomed.researcher.breakpoints import State
 from fedbiomed.researcher.datasets import FederatedDataSet
+from fedbiomed.researcher.events.model_trainer import ModelTrainer
 from fedbiomed.researcher.strategies.strategy import Strategy
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,19 @@ def restored_strategy(state: Mapping[str, Any], data: FederatedDataSet) -> Strat
     strategy = checks.strategy_for(class_of(state, strategies, Strategy), data)  # type: ignore[type-abstract]  # any class of that base
     strategy.load_state_breakpoint(state)
     return strategy
+
+
+def restored_trainer(state: Mapping[str, Any] | None, round_: int) -> ModelTrainer:
+    """The trainer that a breakpoint tells of, after so many rounds; the plain one where it tells of none.
+
+    Raises:
+        FedbiomedBreakpointError: its class is not known in this process, or its state is malformed.
+    """
+    if state is None:
+        return ModelTrainer.plain()
+    trainer = checks.trainer(class_of(state, events, ModelTrainer))
+    trainer.load_state_breakpoint(state, round_)
+    return trainer
 
 
 def folder_to_go_on_in(breakpoint_folder: Path, experiments: Path, name: str) -> str | None:
@@ -80,7 +94,9 @@ def settled(state: State, folder: Path) -> State:
     params = {round_: {"params_path": _at_home(entry["params_path"], folder)} for round_, entry in params.items()}
     replies = [[_with_file_at_home(reply, folder) for reply in replies] for replies in job["training_replies"]]
     current = params.get(str(state["round_current"] - 1), {}).get("params_path", job["model_params_path"])
-    return {**state, "aggregated_params": params, "job": {**job, "training_replies": replies, "model_params_path": current}}
+    own = {node_id: _at_home(path, folder) for node_id, path in job.get("node_params", {}).items()}
+    job = {**job, "training_replies": replies, "model_params_path": current, "node_params": own}
+    return {**state, "aggregated_params": params, "job": job}
 
 
 def _with_file_at_home(reply: Mapping[str, Any], folder: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from fedbiomed.common.exceptions import FedbiomedExperimentError
 from fedbiomed.common.training_plans.base_plan import BaseTrainingPlan
 from fedbiomed.researcher import experiment_checks as checks
 from fedbiomed.researcher.aggregated_params import AggregatedParams
-from fedbiomed.researcher.experiment_info import info_text
+from fedbiomed.researcher.experiment_info import info_text, trainer_text
 from fedbiomed.researcher.experiment_settings import ExperimentSettings
 from fedbiomed.researcher.history import History
 from fedbiomed.researcher.job import Job
@@ -77,6 +77,7 @@ class ExperimentViews(ExperimentSettings):
             "Training Data": self._fds and "\n".join(f"{n}: {d.get('name')} {d.get('shape')}" for n, d in self._fds.data().items()),
             "Aggregator": self._aggregator.aggregator_name,
             "Strategy": None if self._strategy is None else type(self._strategy).__name__,
+            "Trainer": trainer_text(self._trainer),
             "Job": None if self._job is None else self._job.id,
             "Aggregator Optimizer": self._agg_optimizer,
             "Training Plan Path": self._plan_path,

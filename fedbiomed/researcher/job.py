@@ -19,6 +19,7 @@ from fedbiomed.researcher import aux_vars, job_state, plan_verdicts, prepared_pl
 from fedbiomed.researcher.datasets import FederatedDataSet
 from fedbiomed.researcher.job_files import JobFiles
 from fedbiomed.researcher.local_job import localJob
+from fedbiomed.researcher.node_params import NodeParams
 from fedbiomed.researcher.node_state_agent import NodeStateAgent
 from fedbiomed.researcher.requests import Requests
 from fedbiomed.researcher.responses import Responses, read_result
@@ -53,6 +54,7 @@ class Job:
         failures: `{round: {node_id: reason}}` of the nodes that did not answer well.
         reported_metrics: `{round: {node_id: (value, ...)}}`, each value with `phase`, `metric`, `value`, `iteration`, `epoch`.
         last_msg: the fields of the order that was sent last.
+        node_params: parameters that single nodes get in place of the job's, until new ones of the job are set.
 
     Raises:
         NameError: there is no plan, or it is not a class or instance.
@@ -87,6 +89,7 @@ class Job:
         self.requests = Requests() if reqs is None else reqs
         self.repo = self.requests.connection.files
         self._files = JobFiles(self.repo, self.id, keep_files_dir, self.nodes)
+        self.node_params = NodeParams(self._files, self.requests.researcher_id)
         try:
             self._prepare(plan_class)
         except BaseException:
@@ -166,6 +169,7 @@ class Job:
         """
         _refuse_secagg(secagg_arguments)
         self._files.drop_before(self._params_url)
+        self.node_params.tidy()
         args = self.upload_aggregator_args(aggregator_args_thr_msg, aggregator_args_thr_files)
         orders = self._orders(round_, args, do_training, optim_aux_var)
         receipt = RoundReceipt(self.nodes, self._files, training=do_training, on_reply=on_reply)
@@ -205,6 +209,7 @@ class Job:
             weights = self.training_plan.get_model_params() if params is None else params
             path = self._files.dump("aggregated_params", {"researcher_id": self.requests.researcher_id, "model_weights": dict(weights)})
         self._params_path, self._params_url = str(path), self._files.upload_params(path)
+        self.node_params.clear()
         return self._params_path, self._params_url
 
     def upload_aggregator_args(self, args_thr_msg: ArgsByNode, args_thr_files: ArgsByNode) -> dict[str, dict[str, Any]]:
@@ -249,6 +254,7 @@ class Job:
         """Put everything back as it was when the block raises: nodes, their states, replies, parameters; `failures` stay to be read."""
         nodes, states, params = list(self.nodes), self._states.save_state_breakpoint(), (self._params_path, self._params_url)
         replies, metrics = self.training_replies.get(round_), self.reported_metrics.get(round_)
+        own = self.node_params.state()
         try:
             yield
         except BaseException:
@@ -257,6 +263,7 @@ class Job:
             _put_back(self.training_replies, round_, replies)
             _put_back(self.reported_metrics, round_, metrics)
             self._params_path, self._params_url = params
+            self.node_params.put_back(own)
             self.training_plan.set_model_params(read_result(Path(self._params_path))["model_weights"])  # an upload may have failed after it
             raise
 
@@ -264,8 +271,8 @@ class Job:
         """Link the job's files into a breakpoint's folder.
 
         Returns:
-            `researcher_id, job_id, model_params_path, training_replies` (a list by round, without parameters), `node_state`, `failures`
-            and `attempts`, with the paths of the links.
+            `researcher_id, job_id, model_params_path, training_replies` (a list by round, without parameters), `node_state`, `node_params`,
+            `failures` and `attempts`, with the paths of the links.
         """
         folder = Path(breakpoint_path)
         return {
@@ -274,6 +281,7 @@ class Job:
             "model_params_path": job_state.link(self._params_path, folder, "aggregated_params_current.mpk"),
             "training_replies": job_state.saved_replies(self.training_replies, folder),
             "node_state": self._states.save_state_breakpoint(),
+            "node_params": {node_id: job_state.link(path, folder) for node_id, path in self.node_params.paths().items()},
             "failures": {str(round_): reasons for round_, reasons in self.failures.items()},
             "attempts": {str(round_): count for round_, count in self._attempts.items()},
         }
@@ -294,6 +302,7 @@ class Job:
         self.failures = {int(round_): dict(reasons) for round_, reasons in saved_state.get("failures", {}).items()}
         self._attempts = {int(round_): count for round_, count in saved_state.get("attempts", {}).items()}
         self.update_parameters(filename=saved_state["model_params_path"])
+        self.node_params.set_paths(saved_state.get("node_params", {}))
 
     def waiting_for_nodes(self, responses: Responses) -> bool:
         """Whether one of `nodes` has no entry in the responses yet."""
@@ -346,7 +355,7 @@ class Job:
                 training=training,
                 plan=self._files.ref(self._plan_url),
                 plan_class=self.training_plan_name,
-                params=self._files.ref(self._params_url),
+                params=self._files.ref(self.node_params.url(node_id) or self._params_url),
                 dataset_id=datasets[node_id]["dataset_id"],
                 state_id=states.get(node_id),
                 training_args=self._training_args.dict(),

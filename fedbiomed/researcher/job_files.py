@@ -6,7 +6,7 @@ import logging
 import shutil
 import tempfile
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ class JobFiles:
         self._made: list[Path] = []
         self._shelf_count, self._shelf_bytes, self._shelf_limit = 0, 0, shelf_bytes
         self._shelves: dict[str, set[str]] = {self._shelf_name(): set()}
+        self._own_shelves: dict[str, set[str]] = {}
 
     def new_path(self, prefix: str, suffix: str = ".mpk") -> Path:
         """A name in the folder that nobody has: `<prefix>_<uuid4><suffix>`."""
@@ -103,6 +104,22 @@ class JobFiles:
         self._shelves[self._shelf_name()].add(url)
         return url
 
+    def upload_own(self, path: Path, node_id: str, shelf: int) -> str:
+        """Store parameters for one node, which alone may fetch them, on a numbered shelf; they go with `discard_own`."""
+        name = f"{self._job_id}.own{shelf}"
+        self._own_shelves.setdefault(name, set())
+        url = self._put(path, name, (node_id,))
+        self._own_shelves[name].add(url)
+        return url
+
+    def discard_own(self, needed: Iterable[str]) -> None:
+        """Take the shelves of `upload_own` out of the repository, but for those with a URL that is needed."""
+        kept = set(needed)
+        for name in [name for name, urls in self._own_shelves.items() if not urls & kept]:
+            for gone in self._own_shelves.pop(name):
+                del self._refs[gone]
+            self._discard(name)
+
     def drop_before(self, url: str) -> None:
         """Take out of the repository what was stored for rounds before these parameters, shelf by shelf."""
         for name in list(self._shelves):
@@ -129,7 +146,7 @@ class JobFiles:
 
     def discard(self) -> None:
         """Take all of the job's files out of the repository; what cannot be reached is left to age out."""
-        for name in [self._job_id, *self._shelves]:
+        for name in [self._job_id, *self._shelves, *self._own_shelves]:
             self._discard(name)
 
     def abandon(self) -> None:

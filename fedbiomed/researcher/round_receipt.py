@@ -70,6 +70,7 @@ class RoundReceipt:
         kept = TrainingReply(
             {
                 **{key: getattr(reply, key) for key in ("success", "msg", "dataset_id", "node_id", "state_id", "sample_size")},
+                "test_sample_size": reply.test_sample_size,
                 "timing": dict(reply.timing),
                 "params_path": None if path is None else str(path),
             }

@@ -6,7 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fedbiomed.common.constants import ErrorNumbers
-from fedbiomed.common.exceptions import AggregationError, FedbiomedOptimizerError, FedbiomedResponsesError, FedbiomedStrategyError
+from fedbiomed.common.exceptions import (
+    AggregationError,
+    FedbiomedOptimizerError,
+    FedbiomedResponsesError,
+    FedbiomedStrategyError,
+    FedbiomedTrainerError,
+)
 from fedbiomed.common.params import Params
 from fedbiomed.researcher.aggregators.aggregator import Aggregator
 from fedbiomed.researcher.history import Point, points_of
@@ -33,12 +39,31 @@ class RoundUpdates:
         self._strategy, self._aggregator, self._aux = strategy, aggregator, aux
         self._is_judged_at_end = inspect.getattr_static(type(strategy), "refine") is not inspect.getattr_static(Strategy, "refine")
         self._good: list[str] = []
+        self._is_closed = False
         self._refused: dict[str, str] = {}
         aggregator.begin(round_)
 
+    @property
+    def good(self) -> list[str]:
+        """Nodes whose reply counts, in the order in which they came."""
+        return list(self._good)
+
     def add(self, reply: Mapping[str, Any]) -> None:
-        """Take in one reply; one that does not count, or does not fit to the others, is left out with the reason."""
+        """Take in one reply; one that does not count, or does not fit to the others, is left out with the reason.
+
+        The first of two replies of a node counts. A node that was not asked is left out.
+
+        Raises:
+            FedbiomedTrainerError: the round is over.
+        """
         node_id = str(reply["node_id"])
+        if self._is_closed:
+            raise FedbiomedTrainerError(f"{ErrorNumbers.FB411.value}: a reply of {node_id} came after round {self._round} was over")
+        if node_id in self._good or node_id not in self._sampled:
+            logger.warning(
+                "round %d: a reply of %s is left out: %s", self._round, node_id, "a second one" if node_id in self._good else "not asked"
+            )
+            return
         if self._is_judged_at_end:
             self._good.append(node_id)
             return
@@ -48,16 +73,28 @@ class RoundUpdates:
                 self._refused[node_id] = verdict
             else:
                 aux = self._aux.checked(node_id, reply["optim_aux_var"])
-                self._aggregator.hear(node_id, reply)
-                self._aggregator.add(node_id, reply["params"], verdict)
+                self._fold(node_id, reply, verdict)
                 self._aux.add(aux)
                 self._good.append(node_id)
         except (AggregationError, FedbiomedOptimizerError, FedbiomedResponsesError) as error:
             self._refused[node_id] = str(error)
 
+    def _fold(self, node_id: str, reply: Mapping[str, Any], weight: float) -> None:
+        self._aggregator.hear(node_id, reply)
+        self._aggregator.add(node_id, reply["params"], weight)
+
     def failures(self, job: Job) -> dict[str, str]:
         """Why nodes do not count, as far as it is known: what the exchange told, then what was refused here."""
         return {**job.failures.get(self._round, {}), **self._refused}
+
+    def check(self, job: Job) -> None:
+        """Close the round: no reply is taken any more.
+
+        Raises:
+            FedbiomedStrategyError: not enough good replies: how many, which nodes, why.
+        """
+        self._is_closed = True
+        self._strategy.check_round(self._round, self._sampled, self._good, self.failures(job))
 
     def aggregate(self, job: Job) -> Params:
         """The next parameters.
@@ -67,11 +104,11 @@ class RoundUpdates:
             FedbiomedAggregatorError: the updates cannot be aggregated.
             FedbiomedOptimizerError: a reply that a strategy's `refine` took has auxiliary variables that do not fit.
         """
-        failures = self.failures(job)
         if not self._is_judged_at_end:
-            self._strategy.check_round(self._round, self._sampled, self._good, failures)
+            self.check(job)
             self._aggregator.hear_measures(self._measures(job, self._good))
             return self._aggregator.finish()
+        self._is_closed, failures = True, self.failures(job)
         if not self._good:
             reasons = "; ".join(f"{node_id}: {failures.get(node_id, 'no answer')}" for node_id in self._sampled)
             raise FedbiomedStrategyError(

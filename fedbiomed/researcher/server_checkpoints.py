@@ -55,8 +55,8 @@ class KeepsAggregatedModels:
             )
 
     def _keep_new(self, round_: int) -> None:
-        """Hand over the model that a round made."""
-        if self._checkpointer is not None:
+        """Hand over the model that a round made; in a chain not every round makes one."""
+        if self._checkpointer is not None and round_ in self._aggregated_params:
             self._checkpointer.new_model(self._aggregated_params[round_]["params"])
 
     def _keep_measured(self, round_: int, rows: Mapping[str, int]) -> None:

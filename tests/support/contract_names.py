@@ -36,7 +36,8 @@ tensorboard=False, experimentation_folder=None, secagg=False)
     set_test_on_global_updates(flag=True); set_job(); set_save_breakpoints(save_breakpoints); set_tensorboard(tensorboard)
     set_secagg(secagg); set_use_secagg(use_secagg, timeout=0); use_secagg(); secagg_context()
     run(rounds=None, increase=False); run_once(increase=False, test_after=False); stop(); history
-    breakpoint(); load_breakpoint(breakpoint_folder_path=None)
+    breakpoint(); load_breakpoint(breakpoint_folder_path=None); trainer(); set_trainer(trainer); history_transitions()
+    merge_models(strategy=None)
     training_plan_approve(training_plan, description='no description provided', nodes=(), timeout=5)
     check_training_plan_status(); training_plan_file(display=True)
 
@@ -56,9 +57,26 @@ fedbiomed.researcher.aggregators.fedavg
 fedbiomed.researcher.aggregators.scaffold
   Scaffold(server_lr=1.0, fds=None)
 
+fedbiomed.researcher.events
+  ModelTrainerEvent(trainer)
+    handle; next
+  TrainingRoundFinished(trainer)
+    handle; next
+  ModelTestFinished(trainer)
+    handle; next
+  DaisyChainRoundFinished(trainer)
+    handle; next
+  ModelTrainer(skip_model_tests=False, model_test_after_each_round=True, delete_local_models_after_aggregation=True)
+    start_round; test_round; finish; training; options
+  DaisyChainTrainer(daisy_chain_period=1, aggregation_period=10, seed=None, weighted=False)
+  MergeTrainer
+
 fedbiomed.researcher.strategies
   Strategy
   DefaultStrategy
+  ModelMergeStrategy
+    initialize_parameters; configure_fit; configure_evaluate; aggregate_fit(round, results, failures)
+    aggregate_evaluate(round, results, failures); evaluate(round, params)
 fedbiomed.researcher.strategies.default_strategy
   DefaultStrategy
 fedbiomed.researcher.strategies.strategy

@@ -91,6 +91,7 @@ class TrainReply(Reply):
         sample_size: length of the training subset, 0 when validation only.
         timing: seconds: `rtime_training`, `ptime_training`, `rtime_total`.
         metrics: reported values in their order: `phase`, `metric`, `value`, `iteration`, `epoch`.
+        test_sample_size: length of the test subset.
     """
 
     job_id: str
@@ -103,6 +104,7 @@ class TrainReply(Reply):
     sample_size: int
     timing: dict[str, float]
     metrics: tuple[dict[str, Any], ...]
+    test_sample_size: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
