@@ -303,8 +303,10 @@ def test_permutations_are_uniform_and_bound_to_seed_and_round():
 def test_the_event_switches_tests_off():
     trainer = DaisyChainTrainer(1, 2, 0)
     trainer.options.model_test_after_each_round = True
-    DaisyChainRoundFinished(trainer)
+    event = DaisyChainRoundFinished(trainer)
     assert trainer.options.model_test_after_each_round is False
+    with pytest.raises(FedbiomedTrainerError, match="no round has finished: round 0"):
+        event.handle()
 
 
 def test_a_chain_that_another_trainer_ends(made):
