@@ -86,7 +86,7 @@ def _place(module: str, name: str) -> str | None:
     """Where a module binds a name by more than an import; the module itself is not imported."""
     spec = importlib.util.find_spec(module)
     path = Path((spec and spec.origin) or "")
-    for node in _tree(path).body if path.is_relative_to(ROOT) else []:
+    for node in _tree(path).body if path.is_relative_to(ROOT / "fedbiomed") else []:
         if name in _names_bound_by(node):
             return _relative(path)
     return None

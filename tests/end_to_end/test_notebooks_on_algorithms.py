@@ -54,3 +54,10 @@ def test_declearn_with_sklearn(hospitals: Hospitals, tmp_path: Path) -> None:
     done = hospitals.run("declearn-with-sklearn", tmp_path)
     assert re.search(r"log loss, Adam against scikit-learn's own: -0\.\d+", done.text)
     assert done.pictures == 1
+
+
+def test_feddc(hospitals: Hospitals, tmp_path: Path) -> None:
+    done = hospitals.run("feddc", tmp_path)
+    assert re.search(r"right, FedDC against averaging alone: \+0\.\d+", done.text)
+    assert "completed" in done.text
+    assert done.pictures == 1
