@@ -31,6 +31,7 @@ from fedbiomed.common.exceptions import FedbiomedError, FedbiomedLoggerError, Fe
 from fedbiomed.common.logger import FedLogger, logger
 from fedbiomed.common.transport.memory_bus import MemoryBroker, MemoryBus
 from fedbiomed.common.utils import raise_for_version_compatibility
+from tests.support.buses import Inbox
 
 ERRORS = [
     *("FedbiomedAggregatorError", "FedbiomedDataLoadingPlanError", "FedbiomedDataLoadingPlanValueError", "FedbiomedDatasetError"),
@@ -183,18 +184,18 @@ def test_an_unknown_level_is_refused(level: object) -> None:
 
 def test_records_go_over_a_bus(clean_logger: FedLogger) -> None:
     broker = MemoryBroker()
-    got: list[bytes] = []
+    inbox = Inbox()
     with MemoryBus(broker, "listener") as listener, MemoryBus(broker, "node_1") as bus:
         listener.connect(5)
         bus.connect(5)
-        listener.subscribe("general/logger", lambda _topic, payload: got.append(payload))
+        listener.subscribe("general/logger", inbox)
         clean_logger.addMqttHandler(bus, "node_1")
         clean_logger.debug("too low")
         clean_logger.warning("round %d", 3)
         clean_logger.delMqttHandler()
         clean_logger.warning("nobody hears")
-        assert bus.flush(5)
-        assert listener.flush(5)
-    told = [json.loads(payload) for payload in got]
+        bus.publish("general/logger", b'{"the": "end"}')
+        told = [json.loads(payload) for payload in inbox.wait(2)]
+    assert told.pop() == {"the": "end"}
     assert [(t["node_id"], t["level"], t["message"], t["name"]) for t in told] == [("node_1", "WARNING", "round 3", "fedbiomed")]
     assert told[0]["asctime"]
