@@ -154,8 +154,10 @@ def test_the_modes_have_fixed_values():
     assert len(CheckpointMode) == 2
 
 
-def test_an_empty_slot_does_nothing():
-    ClientCheckpointAndStateModule().maybe_checkpoint(marked(0), 0.0, {}, POST)
+def test_an_empty_slot_does_nothing(tmp_path):
+    module = ClientCheckpointAndStateModule(pre_aggregation=LatestCheckpointer(tmp_path, "model"))
+    module.maybe_checkpoint(marked(0), 0.0, {}, POST)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_checkpointers_on_one_path_are_refused(tmp_path):
