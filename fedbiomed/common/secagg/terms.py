@@ -73,7 +73,7 @@ class Terms:
             raise setup_error(
                 f"the threshold of {len(self.members)} nodes lies between {least} and {len(self.members)}, not at {self.threshold}"
             )
-        if self.scheme is Scheme.LOM and self.highest_sum >> RING_BITS:
+        if self.highest_sum >> RING_BITS:
             most = ((1 << RING_BITS) - 1) // (len(self.members) * self.steps)
             raise setup_error(
                 f"{len(self.members)} nodes with weights up to {self.max_weight} and values of {self.bits} bits could pass 2^{RING_BITS}; "
