@@ -1,0 +1,1 @@
+"""Measurements, run by `scripts/bench NAME`; a package, so that no installed one of that name comes first."""
