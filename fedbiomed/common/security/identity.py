@@ -11,7 +11,6 @@ from fedbiomed.common.constants import ErrorNumbers
 from fedbiomed.common.exceptions import FedbiomedCertificateError
 from fedbiomed.common.files import write_whole
 
-IDENTITY_FILE = "identity.key"
 KEY_BYTES = 32
 _GROUP = 4
 

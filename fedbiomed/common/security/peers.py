@@ -31,12 +31,12 @@ class MemoryPeers:
     def admit(self, peer_id: str, public: bytes) -> None:
         """See `Peers`."""
         if self._pinned.setdefault(peer_id, public) != public:
-            raise changed_key(peer_id, self._pinned[peer_id], public)
+            raise changed_key(peer_id, fingerprint(self._pinned[peer_id]), fingerprint(public))
 
 
-def changed_key(peer_id: str, pinned: bytes, shown: bytes) -> FedbiomedCertificateError:
-    """The error about a component that shows another key than before."""
+def changed_key(peer_id: str, pinned: str, shown: str) -> FedbiomedCertificateError:
+    """The error about a component that shows another key than before; both by fingerprint."""
     return FedbiomedCertificateError(
-        f"{ErrorNumbers.FB619.value}: {peer_id} shows the key {fingerprint(shown)}, but {fingerprint(pinned)} is pinned; ask its people "
+        f"{ErrorNumbers.FB619.value}: {peer_id} shows the key {shown}, but {pinned} is pinned; ask its people "
         "by another way which is right, and forget the pinned one if theirs is new"
     )
