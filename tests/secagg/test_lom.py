@@ -221,12 +221,14 @@ def test_what_the_researcher_takes_must_fit() -> None:
     server = parties.server(SIZES)
     good = parties.upload("node_0", VALUES["node_0"], 1)
     other = {Purpose.WEIGHTS: good.vectors[Purpose.WEIGHTS] + np.uint64(1)}
+    floats = {Purpose.WEIGHTS: good.vectors[Purpose.WEIGHTS].astype(np.float64)}
     short = {Purpose.WEIGHTS: good.vectors[Purpose.WEIGHTS][:-1]}
     for bad in (
         replace(good, node_id="node_9"),
         replace(good, round=1),
         replace(good, sid=bytes(32)),
         replace(good, vectors=other),
+        replace(good, vectors=floats, digest=vectors_digest(floats)),
         replace(good, vectors=short, digest=vectors_digest(short)),
     ):
         with pytest.raises(FedbiomedSecureAggregationError):

@@ -2,6 +2,7 @@
 
 import hmac
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -171,6 +172,13 @@ def test_an_identity_is_made_once_and_readable_by_its_user_only(tmp_path: Path) 
             load_identity(path)
     with pytest.raises(FedbiomedCertificateError, match="no identity"):
         load_identity(tmp_path / "none")
+
+
+def test_makers_of_one_identity_get_the_same(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: made_identity(tmp_path / "identity.key").public, range(16)))
+    assert len(set(made)) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["identity.key"]
 
 
 def test_the_first_key_of_a_peer_is_pinned() -> None:

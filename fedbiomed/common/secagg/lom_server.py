@@ -14,7 +14,7 @@ from fedbiomed.common.secagg.survivors import SurvivorSet
 from fedbiomed.common.secagg.terms import Purpose, Terms
 from fedbiomed.common.security import shamir
 from fedbiomed.common.security.identity import is_signed
-from fedbiomed.common.security.keystream import Stream, Words, apply_streams, blocks
+from fedbiomed.common.security.keystream import WORD, Stream, Words, apply_streams, blocks
 from fedbiomed.common.security.sealing import unseal_from
 
 
@@ -68,7 +68,8 @@ class LomServer:
         if upload.node_id not in attempt.terms.members or upload.node_id in self._shares:
             raise round_error(f"{upload.node_id} is no member of the session, or its vectors are there already")
         sizes = {purpose: vector.size - 1 for purpose, vector in upload.vectors.items()}
-        if sizes != dict(attempt.sizes) or upload.digest != vectors_digest(upload.vectors):
+        is_plain = all(vector.ndim == 1 and vector.dtype == WORD for vector in upload.vectors.values())
+        if not is_plain or sizes != dict(attempt.sizes) or upload.digest != vectors_digest(upload.vectors):
             raise round_error(
                 f"the vectors of {upload.node_id} are damaged or of other sizes: {sizes!r:.80} instead of {dict(attempt.sizes)!r:.80}"
             )

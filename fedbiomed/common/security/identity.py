@@ -1,5 +1,6 @@
 """Who a component is: an Ed25519 key pair (RFC 8032), kept in a file that only its user may read."""
 
+import contextlib
 import hashlib
 import os
 from pathlib import Path
@@ -9,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from fedbiomed.common.constants import ErrorNumbers
 from fedbiomed.common.exceptions import FedbiomedCertificateError
-from fedbiomed.common.files import write_whole
+from fedbiomed.common.files import link_or_copy, sync_folder, write_whole
 
 KEY_BYTES = 32
 _GROUP = 4
@@ -71,18 +72,29 @@ def load_identity(path: Path) -> Identity:
 
 
 def made_identity(path: Path) -> Identity:
-    """The identity in a file, which is made where there is none.
+    """The identity in a file, which is made where there is none; several processes that make it at once get the same one.
 
     Raises:
         FedbiomedCertificateError: it cannot be made, or see `load_identity`.
     """
     if not path.exists():
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Identity.drawn().save(path)
+            _make(path)
         except OSError as error:
             raise _error(f"cannot write the identity {path}: {error.strerror or error}") from error
     return load_identity(path)
+
+
+def _make(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
+    try:
+        Identity.drawn().save(draft)
+        with contextlib.suppress(FileExistsError):  # another process was faster
+            link_or_copy(draft, path)
+        sync_folder(path.parent)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def fingerprint(public: bytes) -> str:
