@@ -25,7 +25,6 @@ from fedbiomed.common.secagg.quantise import mean_of
 from fedbiomed.common.secagg.terms import Purpose, Scheme
 from tests.support.secagg import Agreed, agreed, ids, terms
 
-pytest.importorskip("gmpy2")
 # 60 values of 16 + 7 + 2 = 25 bits with the weight: 81 per block of 2047 bits, so one block, whose end is zeros (all nodes clip at -1)
 VALUES = {node: [0.5, -0.25 * index, *[-1.0] * 58] for index, node in enumerate(ids(3))}
 SIZES = {Purpose.WEIGHTS: 60}
