@@ -1,1 +1,1 @@
-"""Benchmarks, run by `scripts/bench NAME`; each prints JSON."""
+"""Measurements, run by `scripts/bench NAME`; a package, so that no installed one of that name comes first."""
