@@ -5,6 +5,7 @@ each by its share p_k of the samples, the variance is sum p_k S_k + sum p_k (mea
 """
 
 import copy
+import logging
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ from fedbiomed.common.uncertainty.predictive import Prediction, output_of, predi
 
 LEAST_VARIANCE = 1e-30
 Tensors = dict[str, torch.Tensor]
+logger = logging.getLogger(__name__)
 
 
 class SWAG:
@@ -251,5 +253,8 @@ def _same_shapes(what: str, shapes: Mapping[str, tuple[int, ...]], like: Mapping
 
 def _fitting(model: nn.Module, first: Tensors) -> nn.Module:
     trained = {name: tuple(parameter.shape) for name, parameter in model.named_parameters() if parameter.requires_grad}
-    _same_shapes("the network's trainable parameters", trained, first)
+    without = sorted(trained.keys() - first.keys())
+    if without:
+        logger.warning("%d parameters have no moments and stay as they are: %s", len(without), ", ".join(without[:10]))
+    _same_shapes("the network's trainable parameters", {name: shape for name, shape in trained.items() if name in first}, first)
     return model
