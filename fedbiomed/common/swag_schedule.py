@@ -15,10 +15,6 @@ UNITS = ("steps", "epochs")
 class SwagSchedule:
     """When snapshots are taken, within each round's local training.
 
-    >>> schedule = SwagSchedule(start=4, every=2, max_snapshots=3)
-    >>> [step for step in range(1, 13) if schedule.is_due(step)]
-    [4, 6, 8]
-
     Args:
         start: the first snapshot is taken after so many units, 1 or more.
         every: units from one snapshot to the next, 1 or more.
@@ -28,6 +24,11 @@ class SwagSchedule:
 
     Raises:
         FedbiomedUserInputError: one is wrong.
+
+    Examples:
+        >>> schedule = SwagSchedule(start=4, every=2, max_snapshots=3)
+        >>> [step for step in range(1, 13) if schedule.is_due(step)]
+        [4, 6, 8]
     """
 
     start: int = 1

@@ -14,10 +14,6 @@ _SUM_TOLERANCE = 1e-3
 def predictive(outputs: torch.Tensor | Sequence[torch.Tensor], *, softmax: bool = False) -> Prediction:
     """Put N outputs together.
 
-    >>> mean, spread = predictive([torch.tensor([[0.9, 0.1]]), torch.tensor([[0.5, 0.5]])])
-    >>> round(float(spread["variance"][0, 0]), 4), round(float(spread["mutual_info"]), 4)
-    (0.08, 0.1017)
-
     Args:
         outputs: N of one shape, 2 or more: `(batch, ...)` each, with the classes in dimension 1; `(classes,)` for a single sample.
         softmax: whether they are logits, of which the probabilities are taken.
@@ -29,6 +25,11 @@ def predictive(outputs: torch.Tensor | Sequence[torch.Tensor], *, softmax: bool 
 
     Raises:
         FedbiomedUncertaintyError: fewer than 2 outputs, which have no spread; not tensors of numbers of one shape; a value is not finite.
+
+    Examples:
+        >>> mean, spread = predictive([torch.tensor([[0.9, 0.1]]), torch.tensor([[0.5, 0.5]])])
+        >>> round(float(spread["variance"][0, 0]), 4), round(float(spread["mutual_info"]), 4)
+        (0.08, 0.1017)
 
     Source: Depeweg et al. 2018, Decomposition of Uncertainty (arXiv:1710.07283), section 3.
     """
