@@ -237,7 +237,7 @@ class Experiment(KeepsAggregatedModels, ExperimentMerge):
         round_ = self._round_current
         with self._shown_progress() as progress:
             progress.begin_round(round_ - 1, self._round_limit, job.nodes, what="validation after round")
-            small, _ = self._aggregator_args(job)  # large ones are for training
+            small, _ = self._trainer.args_for_nodes(job, *self._aggregator_args(job))  # large ones are for training
             job.start_nodes_training_round(round_, small, {}, do_training=False, on_progress=progress.hear, stop=self._stop)
             points = reports(round_, job)
             self._keep_reports(round_, points)

@@ -96,7 +96,7 @@ def test_moments_over_nodes_by_hand(made, capsys):
         (2, "finished", "completed"),
     ]
     # moments are no metrics; each node has kept its two deviations, of its own snapshots
-    assert experiment.trainer().training.metrics[2]["Loss"] == 1.0
+    assert experiment.trainer().training.metrics[2] == {"Rank": 2.0, "Loss": 1.0}
     # the second round begins at the mean of 2, 4, 6
     begun = (24 * 2 + 32 * 4 + 40 * 6) / 96
     assert number(experiment.trainer().moments.first) == pytest.approx(begun + (24 * 1.5 + 32 * 3 + 40 * 4.5) / 96, rel=1e-6)

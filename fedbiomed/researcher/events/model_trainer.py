@@ -97,7 +97,7 @@ class ModelTrainer:
         training.note("round started", TrainingState.ONGOING)
 
     def args_for_nodes(self, job: Job, small: ArgsByNode, large: ArgsByNode) -> tuple[ArgsByNode, ArgsByNode]:
-        """What the nodes of a training round are told, by node; here what the aggregator tells them.
+        """What the nodes are told for a training round or a model test, by node; here what the aggregator tells them.
 
         Args:
             job: which is about to ask its `nodes`.

@@ -74,8 +74,8 @@ class WeightMoments(Correction):
         self._parameters = {}
 
     def kept(self) -> dict[str, Any] | None:
-        """See `Correction`: moments and deviations."""
-        return self._kept
+        """See `Correction`: moments and deviations, where deviations are wanted; the researcher has the moments."""
+        return self._kept if self._schedule.max_rank else None
 
     def sends(self, names: Collection[str]) -> dict[str, Any] | None:
         """See `Correction`: the moments of those parameters that are sent, and how many snapshots there were."""
