@@ -103,6 +103,7 @@ class SwagUpdates(RoundUpdates):
         arrays = {part: self._checked(node_id, part, given[part]) for part in _PARTS if part in given}
         if len({tuple(sorted((name, array.shape) for name, array in found.items())) for found in arrays.values()}) > 1:
             raise AggregationError(f"first and second moments of {node_id} differ in names or shapes")
+        _require_sent(node_id, arrays, reply["params"])
         super()._fold(node_id, reply, weight)
         size = given.get("sample_size")
         if type(size) is int and size > 0:
@@ -122,3 +123,11 @@ class SwagUpdates(RoundUpdates):
         if wrong:
             raise AggregationError(f"{who} hold complex numbers or negative squares in {', '.join(wrong[:5])}")
         return {name: as_array(value, name, who).astype(np.float64) for name, value in values.items()}
+
+
+def _require_sent(node_id: str, arrays: Mapping[str, Mapping[str, Any]], params: Mapping[str, Any]) -> None:
+    """Moments are those of parameters of the same reply."""
+    for found in arrays.values():
+        wrong = [name for name, array in found.items() if name not in params or tuple(np.shape(params[name])) != array.shape]
+        if wrong:
+            raise AggregationError(f"{node_id} sent moments, but no parameters of such a name and shape: {', '.join(wrong[:5])}")

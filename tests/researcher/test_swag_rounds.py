@@ -164,7 +164,7 @@ class LosingUpdates(SwagUpdates):
 
 
 @pytest.mark.parametrize("left", [(2, 2, 1), (2, 1, 1), (3, 2, 1), (1, 2, 2), (0, 0, 0)])
-def test_any_mismatch_of_counts_is_an_error_with_a_state(made, left):
+def test_any_mismatch_of_counts_is_an_error_with_a_state(made, requests, left):
     trainer = Losing()
     trainer.left = left
     nodes = NODES[: max(2, *left)]
@@ -179,6 +179,9 @@ def test_any_mismatch_of_counts_is_an_error_with_a_state(made, left):
     assert ("SWAGRoundFinished", "error") in [pair[1:] for pair in events(experiment)]
     with pytest.raises(FedbiomedTrainerError, match="no posterior after 1 rounds, in the state error"):
         experiment.swag()
+    experiment.breakpoint()
+    resumed = Experiment.load_breakpoint(experiment.experimentation_path(), requests=requests, show_progress=False)
+    assert (resumed.trainer().training.state, resumed.trainer().moments) == ("error", None)
     assert experiment.run() == 1
     assert (training.state, trainer.moments.round) == ("completed", 1)
 
@@ -194,6 +197,17 @@ def test_a_missing_node_is_not_waited_for_for_ever(made, federation):
     moments = experiment.trainer().moments
     assert moments.nodes == ("node_0", "node_2")
     assert number(moments.first) == pytest.approx((30 * 1.5 + 50 * 4.5) / 80)
+
+
+def test_a_silent_node_closes_the_round_at_the_deadline(made, federation, tmp_path):
+    with federation.researcher(tmp_path / "hurried", idle_timeout_s=3.0) as hurried:
+        known = made(requests=hurried, nodes=NODES[:2]).training_data().data()
+        data = {**known, "node_9": {**known["node_0"], "dataset_id": "dataset_nobody"}}
+        experiment = made(requests=hurried, tags=None, training_data=data, node_selection_strategy=DefaultStrategy(min_nodes=2))
+        experiment.run(rounds=1)
+    assert experiment.trainer().moments.nodes == ("node_0", "node_1")
+    assert "silent" in experiment.job().failures[0]["node_9"]
+    assert experiment.trainer().training.state == "ongoing"
 
 
 def test_it_goes_on_from_a_breakpoint_bit_for_bit(made, requests):

@@ -1,5 +1,6 @@
 """Moments on their way into the aggregate, and the event that ends a SWAG round; numbers of the contract."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -20,10 +21,11 @@ LARGE = ("b", 30, {"w": [3.0, 6.0]}, {"w": [10.0, 37.0]})
 def told(tmp_path):
     """Replies as they come from nodes, from files."""
 
-    def tell(node, size, first, second, again=""):
+    def tell(node, size, first, second, *, again="", params=None):
         path = tmp_path / f"{node}{again}.mpk"
         sent = {part: {n: torch.tensor(v) for n, v in m.items()} for part, m in (("first", first), ("second", second)) if m is not None}
-        content = {"model_weights": {"w": torch.tensor([0.0])}, "optim_aux_var": {}, "sent": {"swag": {**sent, "snapshots": 3}}}
+        weights = {name: torch.zeros(len(value)) for name, value in first.items()} if params is None else params
+        content = {"model_weights": weights, "optim_aux_var": {}, "sent": {"swag": {**sent, "snapshots": 3}}}
         Serializer.dump(content, path)
         return TrainingReply({"success": True, "node_id": node, "sample_size": size, "params_path": str(path), "msg": ""})
 
@@ -74,6 +76,11 @@ def test_moments_that_do_not_fit_leave_their_node_out(told, first, second, said)
     with pytest.raises(AggregationError, match=said):
         raise AggregationError(updates._refused["b"])
     assert updates.moments().first["w"].tolist() == [1.0, 2.0], "what was refused changed nothing"
+
+
+def test_moments_of_what_a_node_did_not_send_leave_it_out(told):
+    for params in ({"v": np.zeros(2)}, {"w": np.zeros(3)}):
+        assert "no parameters of such a name and shape: w" in gathered(told(*SMALL, params=params))._refused["a"]
 
 
 def test_first_and_second_moments_of_one_node_must_fit(told):
