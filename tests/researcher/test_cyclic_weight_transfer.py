@@ -10,6 +10,7 @@ from torch import nn
 
 from fedbiomed.common.data.data_manager import DataManager
 from fedbiomed.common.exceptions import FedbiomedBreakpointError, FedbiomedStrategyError, FedbiomedTrainerError, FedbiomedUserInputError
+from fedbiomed.common.optimizers import Optimizer
 from fedbiomed.common.training_plans.torch_plan import TorchTrainingPlan
 from fedbiomed.researcher.aggregators import Median
 from fedbiomed.researcher.datasets import FederatedDataSet
@@ -153,7 +154,7 @@ def test_a_node_that_fails_is_skipped_and_that_is_said(travel, mood, mood_, reas
 def test_a_cycle_in_which_all_fail_is_an_error(travel, mood):
     paths = [mood(index, "fails") for index in range(3)]
     experiment = travel()
-    with pytest.raises(FedbiomedStrategyError, match="no node of a whole cycle trained the model: node_1: .*; node_0: .*; node_2: "):
+    with pytest.raises(FedbiomedStrategyError, match=r"no node of a whole cycle trained the model: node_1: .*; node_0: .*; node_2: "):
         experiment.run(rounds=4)
     assert experiment.round_current() == 2
     paths[2].unlink()
@@ -195,9 +196,7 @@ def test_who_was_skipped_goes_through_a_breakpoint():
 
 
 def test_what_does_not_go_with_it_is_refused(made, travel):
-    from fedbiomed.common.optimizers import Optimizer
-
-    with pytest.raises(FedbiomedTrainerError, match="strategy DefaultStrategy does not visit node by node; give .*CyclicOrder"):
+    with pytest.raises(FedbiomedTrainerError, match=r"strategy DefaultStrategy does not visit node by node; give .*CyclicOrder"):
         travel(node_selection_strategy=DefaultStrategy).run_once()
     with pytest.raises(FedbiomedTrainerError, match="the aggregator Median has no use"):
         travel(aggregator=Median).run_once()

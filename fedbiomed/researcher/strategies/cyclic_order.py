@@ -17,7 +17,7 @@ class CyclicOrder(Strategy):
     Args:
         data: the nodes and their datasets; may be set later.
         order: all nodes, each once: the order of every cycle.
-        seed: 0 or more: each cycle has an order of its own, a permutation made from seed and cycle. Without order and seed, a seed is drawn.
+        seed: 0 or more: each cycle has an order of its own, a permutation made from both. Without order and seed, a seed is drawn.
 
     Attributes:
         order, seed: that are used; one of them is None.
