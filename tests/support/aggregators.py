@@ -10,6 +10,7 @@ from fedbiomed.common.plugins import member_names
 from fedbiomed.researcher import aggregators
 from fedbiomed.researcher.aggregators import (
     Aggregator,
+    DynamicLayers,
     FedAdagrad,
     FedAdam,
     FedAverage,
@@ -23,19 +24,22 @@ from fedbiomed.researcher.aggregators import (
     Median,
     MultiKrum,
     Scaffold,
+    SparseExchange,
     TrimmedMean,
 )
 
 
 @dataclass(frozen=True)
 class Case:
-    """`is_mean`: in its first round equal updates give themselves."""
+    """`is_mean`: in its first round equal updates give themselves; `takes_parts`: an update need not hold all names."""
 
     make: Callable[[], Aggregator]
     is_mean: bool = True
+    takes_parts: bool = False
 
 
 CASES = {
+    DynamicLayers: Case(lambda: DynamicLayers(0.3), takes_parts=True),
     FedAdagrad: Case(lambda: FedAdagrad(0.05, 0.5), is_mean=False),
     FedAdam: Case(lambda: FedAdam(0.03, initial_v=0.0), is_mean=False),
     FedAverage: Case(FedAverage),
@@ -49,6 +53,7 @@ CASES = {
     Median: Case(Median),
     MultiKrum: Case(lambda: MultiKrum(0, keep=2)),
     Scaffold: Case(Scaffold),
+    SparseExchange: Case(lambda: SparseExchange(0.4), takes_parts=True),
     TrimmedMean: Case(lambda: TrimmedMean(0.34)),
 }
 

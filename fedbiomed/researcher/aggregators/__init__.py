@@ -1,6 +1,7 @@
 """How the nodes' updates become the next parameters: one file per aggregator."""
 
 from fedbiomed.researcher.aggregators.aggregator import Aggregator
+from fedbiomed.researcher.aggregators.dynamiclayers import DynamicLayers
 from fedbiomed.researcher.aggregators.fedadagrad import FedAdagrad
 from fedbiomed.researcher.aggregators.fedadam import FedAdam
 from fedbiomed.researcher.aggregators.fedavg import FedAverage
@@ -15,10 +16,12 @@ from fedbiomed.researcher.aggregators.geometric_median import GeometricMedian
 from fedbiomed.researcher.aggregators.krum import Krum, MultiKrum
 from fedbiomed.researcher.aggregators.median import Median
 from fedbiomed.researcher.aggregators.scaffold import Scaffold
+from fedbiomed.researcher.aggregators.sparseexchange import SparseExchange
 from fedbiomed.researcher.aggregators.trimmed_mean import TrimmedMean
 
 __all__ = [
     "Aggregator",
+    "DynamicLayers",
     "FedAdagrad",
     "FedAdam",
     "FedAverage",
@@ -33,6 +36,7 @@ __all__ = [
     "Median",
     "MultiKrum",
     "Scaffold",
+    "SparseExchange",
     "TrimmedMean",
     "federated_averaging",
     "initialize",
