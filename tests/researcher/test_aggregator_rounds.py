@@ -47,6 +47,26 @@ class NormPlan(TorchTrainingPlan):
         return ((self.model()(data) - target) ** 2).mean()
 
 
+class TwoExtractorsPlan(TorchTrainingPlan):
+    """y = ax + b over columns x, y, by the features of two extractors."""
+
+    def init_dependencies(self):
+        return ["import pandas as pd", "from fedbiomed.common.models import FendaModel"]
+
+    def init_model(self):
+        return FendaModel(nn.Sequential(nn.Linear(1, 3), nn.BatchNorm1d(3)), nn.Linear(1, 3), nn.Linear(6, 1))  # noqa: F821
+
+    def init_optimizer(self):
+        return torch.optim.SGD(self.model().parameters(), lr=0.05)
+
+    def training_data(self):
+        table = pd.read_csv(self.dataset_path)  # noqa: F821  declared above
+        return DataManager(dataset=table[["x"]].to_numpy(), target=table[["y"]].to_numpy(), shuffle=True)
+
+    def training_step(self, data, target):
+        return ((self.model()(data) - target) ** 2).mean()
+
+
 class AllAtTheEnd(DefaultStrategy):
     """Judges the replies at the end, as strategies of users may."""
 
@@ -65,7 +85,8 @@ def weights(experiment, round_):
 
 @pytest.mark.parametrize("kind", CASES, ids=lambda c: c.__name__)
 def test_a_round_and_another_from_the_breakpoint_are_two(made, requests, kind):
-    unbroken = made(aggregator=CASES[kind].make())
+    plan = TwoExtractorsPlan if CASES[kind].needs_extractors else NormPlan
+    unbroken = made(aggregator=CASES[kind].make(), training_plan_class=plan)
     assert unbroken.run(rounds=2) == 2
     first = Path(unbroken.experimentation_path()) / "breakpoint_0000"
     resumed = Experiment.load_breakpoint(first, requests=requests, show_progress=False)
