@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedbiomed.common.constants import TrainingPlans
+from fedbiomed.common.constants import Phase, TrainingPlans
 from fedbiomed.common.data.data_manager import DataManager
 from fedbiomed.common.exceptions import AggregationError, FedbiomedAggregatorError
 from fedbiomed.common.models import FendaModel
@@ -93,9 +93,12 @@ def shared(experiment, round_):
 
 def measured(experiment, round_, metric="head"):
     """The metric before and after training, by node; the shared layers are those of the researcher then."""
-    table = experiment.history.query(f"round == {round_} and metric == '{metric}'")
-    phases = ("VALIDATION ON GLOBAL UPDATES", "VALIDATION ON LOCAL UPDATES")
-    return {node: tuple(float(rows[rows["phase"] == phase]["value"].iloc[0]) for phase in phases) for node, rows in table.groupby("node")}
+    found = {}
+    for place, phase in enumerate((Phase.TEST_GLOBAL, Phase.TEST_LOCAL)):
+        rows = experiment.history.query(f"round == {round_} and metric == '{phase}/{metric}'")
+        for node, value in zip(rows["node"], rows["value"], strict=True):
+            found.setdefault(node, [0.0, 0.0])[place] = value
+    return {node: tuple(values) for node, values in found.items()}
 
 
 def begun(experiment, name):

@@ -1,7 +1,8 @@
 """The nodes' half of FedRep, Collins et al. 2021 (ICML, arXiv:2102.07078), algorithm 1.
 
 The head (private layers) is trained while the body stays as it is, then the body while the head stays as it is. What stays is equal to the
-bit, running statistics of a batch normalisation too: it gets no gradient, and what an optimizer or a layer changes all the same is put back.
+bit, running statistics of a batch normalisation too: it gets no gradient, and what an optimizer or a layer changes all the same is put
+back.
 """
 
 from collections.abc import Mapping

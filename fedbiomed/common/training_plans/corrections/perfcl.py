@@ -9,7 +9,8 @@ the loss of a batch gets
 
     global_weight * l(z_g, z_init, z_old_g) + local_weight * l(z_l, z_old_l, z_init)
 
-There is no term in a node's first round. The old extractors stay on the node; the three others give their features in evaluation mode and without gradients.
+There is no term in a node's first round. The old extractors stay on the node; the three others give their features in evaluation mode
+and without gradients.
 """
 
 import copy

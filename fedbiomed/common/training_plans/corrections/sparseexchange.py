@@ -84,6 +84,6 @@ def correction(training_args: TrainingArgs, aggregator_args: Mapping[str, Any]) 
         FedbiomedTrainingPlanError: the aggregator did not send share and score.
     """
     share, score = aggregator_args.get("share"), aggregator_args.get("score")
-    if not isinstance(share, float) or not 0 < share <= 1 or score not in SCORES:
+    if not isinstance(share, float) or not 0 < share <= 1 or not isinstance(score, str) or score not in SCORES:
         raise FedbiomedTrainingPlanError(f"FB605: SparseExchange needs share and score, found {share!r:.40} and {score!r:.40}")
-    return TopEntries(share, str(score))
+    return TopEntries(share, score)
