@@ -12,7 +12,7 @@ from fedbiomed.common.data.data_manager import DataManager
 from fedbiomed.common.exceptions import AggregationError, FedbiomedAggregatorError
 from fedbiomed.common.models import FendaModel
 from fedbiomed.common.training_plans.torch_plan import TorchTrainingPlan
-from fedbiomed.researcher.aggregators import FedBN, Fenda, FedPer, FedRep, PerFCL
+from fedbiomed.researcher.aggregators import FedBN, FedPer, FedRep, Fenda, PerFCL
 from fedbiomed.researcher.experiment import Experiment
 from fedbiomed.researcher.strategies import Strategy
 
@@ -192,7 +192,7 @@ def test_batch_normalisations_stay(made):
     experiment = made(aggregator=FedBN)
     experiment.run(rounds=2)
     assert sorted(shared(experiment, 1)) == ["base.weight", "head.weight"]
-    assert measured(experiment, 1, "runs") == {node: (1.0, 2.0) for node in NODES}, "their counters are the node's own"
+    assert measured(experiment, 1, "runs") == dict.fromkeys(NODES, (1.0, 2.0)), "their counters are the node's own"
 
 
 def test_first_the_head_then_the_body(made):

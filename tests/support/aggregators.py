@@ -41,8 +41,8 @@ from fedbiomed.researcher.aggregators import (
 
 @dataclass(frozen=True)
 class Case:
-    """`is_mean`: in its first round equal updates give themselves; `takes_parts`: an update need not hold all names; `needs_extractors`: it is
-    for a `FendaModel`."""
+    """`is_mean`: in its first round equal updates give themselves; `takes_parts`: an update need not hold all names;
+    `needs_extractors`: it is for a `FendaModel`."""
 
     make: Callable[[], Aggregator]
     is_mean: bool = True
