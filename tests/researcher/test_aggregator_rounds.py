@@ -10,7 +10,7 @@ from torch import nn
 from fedbiomed.common.data.data_manager import DataManager
 from fedbiomed.common.exceptions import AggregationError
 from fedbiomed.common.training_plans.torch_plan import TorchTrainingPlan
-from fedbiomed.researcher.aggregators import FedAvgM, FedDGGA, FedNova, Median, TrimmedMean
+from fedbiomed.researcher.aggregators import DynamicLayers, FedAvgM, FedDGGA, FedNova, Median, SparseExchange, TrimmedMean
 from fedbiomed.researcher.experiment import Experiment
 from fedbiomed.researcher.strategies import DefaultStrategy
 from tests.support.aggregators import CASES
@@ -97,6 +97,20 @@ def test_a_round_and_another_from_the_breakpoint_are_two(made, requests, kind):
     assert all(np.isfinite(value).all() for value in expected.values())
     assert any(not np.array_equal(value, weights(unbroken, 0)[name]) for name, value in expected.items())
     assert [reply["optimizer_args"]["num_updates"] for reply in unbroken.training_replies()[1]] == [2, 2, 2]
+
+
+@pytest.mark.parametrize("aggregator", [DynamicLayers(1.0), SparseExchange(1.0)], ids=lambda a: type(a).__name__)
+def test_whoever_sends_all_is_averaged_as_ever(made, aggregator):
+    plain, parts = made(), made(aggregator=aggregator)
+    for experiment in (plain, parts):
+        experiment.run(rounds=1)
+    expected = weights(plain, 0)
+    first = parts.training_replies()[0][0]["params"]
+    for name, value in first.items():
+        sent = value["values"] if isinstance(value, dict) else value
+        assert sent.numel() == expected[name].size
+    assert first.keys() == expected.keys()
+    assert all(np.allclose(value, expected[name], rtol=1e-6) for name, value in weights(parts, 0).items())
 
 
 def test_numbers_of_steps_come_from_epochs_too(made):

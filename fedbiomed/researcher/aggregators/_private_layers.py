@@ -63,10 +63,7 @@ class WithPrivateLayers(FromGlobal):
             layers = tuple(self.chosen_layers(training_plan))
             self._check_layers(training_plan, layers)
             self._layers = layers
-            missing = [name for name in training_plan.model().state_dict() if not self.travels(name) and name not in self._initial]
-            if missing:
-                params = training_plan.get_model_params()
-                self._initial = {**self._initial, **{name: params[name] for name in missing if name in params}}
+            self._note_initial(training_plan)
         return super().check_values(*args, training_plan=training_plan, **kwargs)
 
     def create_aggregator_args(
@@ -110,6 +107,16 @@ class WithPrivateLayers(FromGlobal):
 
     def _fold(self, node_id: str, params: Mapping[str, Any], weight: float) -> None:
         self._mean.add(params, weight, source=node_id)
+
+    def _note_initial(self, training_plan: Any) -> None:
+        """Keep the private layers of the initial model; those of another model than before begin anew."""
+        shapes = {name: tuple(value.shape) for name, value in training_plan.model().state_dict().items() if not self.travels(name)}
+        if any(name in shapes and tuple(value.shape) != shapes[name] for name, value in self._initial.items()):
+            self._initial, self._trained = {}, {}
+        missing = shapes.keys() - self._initial.keys()
+        if missing:
+            params = training_plan.get_model_params()
+            self._initial = {**self._initial, **{name: params[name] for name in shapes if name in missing and name in params}}
 
     def _check_layers(self, training_plan: Any, layers: Sequence[str]) -> None:
         names = list(training_plan.model().state_dict())
