@@ -1,0 +1,1 @@
+"""Benchmarks, run by `scripts/bench NAME`; each prints JSON."""
