@@ -10,7 +10,7 @@ from torch import nn
 from fedbiomed.common.data.data_manager import DataManager
 from fedbiomed.common.exceptions import AggregationError
 from fedbiomed.common.training_plans.torch_plan import TorchTrainingPlan
-from fedbiomed.researcher.aggregators import FedAvgM, FedDGGA, FedNova, Median, TrimmedMean
+from fedbiomed.researcher.aggregators import DynamicLayers, FedAvgM, FedDGGA, FedNova, Median, SparseExchange, TrimmedMean
 from fedbiomed.researcher.experiment import Experiment
 from fedbiomed.researcher.strategies import DefaultStrategy
 from tests.support.aggregators import CASES
@@ -47,6 +47,26 @@ class NormPlan(TorchTrainingPlan):
         return ((self.model()(data) - target) ** 2).mean()
 
 
+class TwoExtractorsPlan(TorchTrainingPlan):
+    """y = ax + b over columns x, y, by the features of two extractors."""
+
+    def init_dependencies(self):
+        return ["import pandas as pd", "from fedbiomed.common.models import FendaModel"]
+
+    def init_model(self):
+        return FendaModel(nn.Sequential(nn.Linear(1, 3), nn.BatchNorm1d(3)), nn.Linear(1, 3), nn.Linear(6, 1))  # noqa: F821
+
+    def init_optimizer(self):
+        return torch.optim.SGD(self.model().parameters(), lr=0.05)
+
+    def training_data(self):
+        table = pd.read_csv(self.dataset_path)  # noqa: F821  declared above
+        return DataManager(dataset=table[["x"]].to_numpy(), target=table[["y"]].to_numpy(), shuffle=True)
+
+    def training_step(self, data, target):
+        return ((self.model()(data) - target) ** 2).mean()
+
+
 class AllAtTheEnd(DefaultStrategy):
     """Judges the replies at the end, as strategies of users may."""
 
@@ -65,7 +85,8 @@ def weights(experiment, round_):
 
 @pytest.mark.parametrize("kind", CASES, ids=lambda c: c.__name__)
 def test_a_round_and_another_from_the_breakpoint_are_two(made, requests, kind):
-    unbroken = made(aggregator=CASES[kind].make())
+    plan = TwoExtractorsPlan if CASES[kind].needs_extractors else NormPlan
+    unbroken = made(aggregator=CASES[kind].make(), training_plan_class=plan)
     assert unbroken.run(rounds=2) == 2
     first = Path(unbroken.experimentation_path()) / "breakpoint_0000"
     resumed = Experiment.load_breakpoint(first, requests=requests, show_progress=False)
@@ -76,6 +97,20 @@ def test_a_round_and_another_from_the_breakpoint_are_two(made, requests, kind):
     assert all(np.isfinite(value).all() for value in expected.values())
     assert any(not np.array_equal(value, weights(unbroken, 0)[name]) for name, value in expected.items())
     assert [reply["optimizer_args"]["num_updates"] for reply in unbroken.training_replies()[1]] == [2, 2, 2]
+
+
+@pytest.mark.parametrize("aggregator", [DynamicLayers(1.0), SparseExchange(1.0)], ids=lambda a: type(a).__name__)
+def test_whoever_sends_all_is_averaged_as_ever(made, aggregator):
+    plain, parts = made(), made(aggregator=aggregator)
+    for experiment in (plain, parts):
+        experiment.run(rounds=1)
+    expected = weights(plain, 0)
+    first = parts.training_replies()[0][0]["params"]
+    for name, value in first.items():
+        sent = value["values"] if isinstance(value, dict) else value
+        assert sent.numel() == expected[name].size
+    assert first.keys() == expected.keys()
+    assert all(np.allclose(value, expected[name], rtol=1e-6) for name, value in weights(parts, 0).items())
 
 
 def test_numbers_of_steps_come_from_epochs_too(made):

@@ -91,6 +91,30 @@ def test_two_rounds_by_hand_the_second_with_one_node_of_two():
     assert numbers(aggregator.nodes_deltas["b"]) == {"w": pytest.approx(1.4380625)}
 
 
+def test_a_warm_start_by_hand(tmp_path):
+    # losses (w - 0)^2 / 2 on a and 4 (w - 10)^2 / 2 on b, at w = 2: gradients 2 and -32; one step of rate 0.1: 1.8 and 5.2
+    aggregator, rates = Scaffold(fds=ALL, warm_start=True), {"w": 0.1}
+    first = replied(aggregator, tensors(w=2.0), {"a": tensors(w=1.8), "b": tensors(w=5.2)}, rates=rates, n_updates=1)
+    assert numbers(first) == {"w": 2.0}, "the pass for the gradients moves nothing"
+    assert numbers(aggregator.nodes_states["a"]) == {"w": pytest.approx(2.0)}
+    assert numbers(aggregator.nodes_states["b"]) == {"w": pytest.approx(-32.0)}
+    assert numbers(aggregator.global_state) == {"w": pytest.approx(-15.0)}
+    assert numbers(aggregator.nodes_deltas["a"]) == {"w": pytest.approx(17.0)}
+    # each node steps by 0.1 (g - delta): both by 1.5, so 3.5 is the mean, from now on it moves
+    resumed = Scaffold()
+    resumed.load_state_breakpoint(json.loads(json.dumps(aggregator.save_state_breakpoint(tmp_path))))
+    second = replied(resumed, tensors(w=2.0), {"a": tensors(w=3.5), "b": tensors(w=3.5)}, rates=rates, n_updates=1)
+    assert numbers(second) == {"w": pytest.approx(3.5)}
+
+
+def test_a_node_that_misses_the_warm_start_begins_with_no_correction():
+    aggregator = Scaffold(fds=ALL, warm_start=True)
+    replied(aggregator, tensors(w=2.0), {"a": tensors(w=1.8)}, rates={"w": 0.1}, n_updates=1)
+    assert numbers(aggregator.nodes_states["b"]) == {"w": pytest.approx(2.0)}
+    assert numbers(aggregator.nodes_deltas["b"]) == {"w": pytest.approx(0.0)}
+    assert numbers(aggregator.global_state) == {"w": pytest.approx(2.0)}
+
+
 def test_each_layer_counts_by_its_own_rate():
     # K = 5: c = (1 - 0) / (0.5 * 5) = 0.4, and 1 / (0.01 * 5) = 20
     aggregator = Scaffold()

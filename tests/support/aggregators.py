@@ -14,33 +14,49 @@ from fedbiomed.researcher.aggregators import (
     MRMTL,
     Aggregator,
     Ditto,
+    DynamicLayers,
     FedAdagrad,
     FedAdam,
     FedAverage,
     FedAvgM,
+    FedBN,
     FedDGGA,
     FedNova,
+    FedPer,
     FedProx,
+    FedRep,
     FedYogi,
+    Fenda,
     Flash,
     GeometricMedian,
     Krum,
     Median,
     MultiKrum,
+    PerFCL,
     Scaffold,
+    SparseExchange,
     TrimmedMean,
 )
 
 
 @dataclass(frozen=True)
 class Case:
-    """`is_mean`: in its first round equal updates give themselves."""
+    """`is_mean`: in its first round equal updates give themselves; `takes_parts`: an update need not hold all names;
+    `needs_extractors`: it is for a `FendaModel`."""
 
     make: Callable[[], Aggregator]
     is_mean: bool = True
+    takes_parts: bool = False
+    needs_extractors: bool = False
 
 
 CASES = {
+    FedBN: Case(FedBN),
+    FedPer: Case(lambda: FedPer(["2"])),
+    FedRep: Case(lambda: FedRep(["2"], 1)),
+    Fenda: Case(Fenda, needs_extractors=True),
+    PerFCL: Case(PerFCL, needs_extractors=True),
+    DynamicLayers: Case(lambda: DynamicLayers(0.3), takes_parts=True),
     APFL: Case(lambda: APFL(0.4, 0.05)),
     Ditto: Case(lambda: Ditto(0.5)),
     FedAdagrad: Case(lambda: FedAdagrad(0.05, 0.5), is_mean=False),
@@ -59,6 +75,7 @@ CASES = {
     Median: Case(Median),
     MultiKrum: Case(lambda: MultiKrum(0, keep=2)),
     Scaffold: Case(Scaffold),
+    SparseExchange: Case(lambda: SparseExchange(0.4), takes_parts=True),
     TrimmedMean: Case(lambda: TrimmedMean(0.34)),
 }
 

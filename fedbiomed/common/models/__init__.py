@@ -7,13 +7,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fedbiomed.common.models.fenda import FendaModel
     from fedbiomed.common.models.model import Model
     from fedbiomed.common.models.sklearn_model import SGDClassifierModel, SGDRegressorModel, SkLearnModel
     from fedbiomed.common.models.torch_model import TorchModel
 
-__all__ = ["Model", "SGDClassifierModel", "SGDRegressorModel", "SkLearnModel", "TorchModel"]
+__all__ = ["FendaModel", "Model", "SGDClassifierModel", "SGDRegressorModel", "SkLearnModel", "TorchModel"]
 
 _FILES = {
+    "FendaModel": "fenda",
     "Model": "model",
     "SGDClassifierModel": "sklearn_model",
     "SGDRegressorModel": "sklearn_model",

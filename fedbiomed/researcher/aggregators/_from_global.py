@@ -1,5 +1,6 @@
 """Aggregators that work on the way from the parameters that were sent to those that came back."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -54,7 +55,7 @@ class FromGlobal(OfPlan):
             )
         if node_id in self._added:
             raise AggregationError(f"the update of {node_id} came twice in one round")
-        checked_arrays(params, node_id, self._shapes, "the model that was sent", with_values=False)
+        self._check_fit(node_id, params)
         self._fold(node_id, params, weight)
         self._added = {**self._added, node_id: weight}
 
@@ -89,6 +90,17 @@ class FromGlobal(OfPlan):
     @abstractmethod
     def _fold(self, node_id: str, params: Mapping[str, Any], weight: float) -> None:
         """Take in an update whose names and shapes fit; check its values first."""
+
+    def _check_fit(self, node_id: str, params: Mapping[str, Any]) -> None:
+        """Check that the names and shapes of an update are those of the model that was sent."""
+        checked_arrays(params, node_id, self._shapes, "the model that was sent", with_values=False)
+
+    def _total_weight(self) -> float:
+        """Of all updates of the round; above 0."""
+        total = math.fsum(self._added.values())
+        if not total > 0:
+            raise AggregationError(f"cannot aggregate the updates of {sorted(self._added) or 'no node'}, whose weights sum to {total}")
+        return total
 
     def _begin_anew(self) -> None:
         """The model is another one than before: forget what is remembered from round to round."""

@@ -3,14 +3,14 @@
 import inspect
 import math
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fedbiomed.common.constants import TrainingPlans
-from fedbiomed.common.exceptions import FedbiomedAggregatorError, FedbiomedBreakpointError, FedbiomedError
+from fedbiomed.common.exceptions import AggregationError, FedbiomedAggregatorError, FedbiomedBreakpointError, FedbiomedError
 from fedbiomed.common.serializer import Serializer
 from fedbiomed.researcher.aggregators._scaffold_checks import parameter_names
 from fedbiomed.researcher.aggregators.aggregator import Aggregator
@@ -143,4 +143,48 @@ def checked_count(who: str, name: str, value: Any, least: int) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise FedbiomedAggregatorError(f"FB401: {name} of {who} must be an integer of {least} or more, not {value!r:.80}")
+    return value
+
+
+def checked_weight(node_id: str, weight: float) -> float:
+    """By which an update counts: a finite number of 0 or more.
+
+    Raises:
+        AggregationError: it is not.
+    """
+    if not (math.isfinite(weight) and weight >= 0):
+        raise AggregationError(f"the weight of {node_id} must be a number of 0 or more, not {weight!r}")
+    return weight
+
+
+def require_torch(who: str, training_plan: Any) -> None:
+    """Check that a plan, where one is given, is on torch.
+
+    Raises:
+        FedbiomedAggregatorError: it is not.
+    """
+    if training_plan is not None and training_plan.type() is not TrainingPlans.TorchTrainingPlan:
+        raise FedbiomedAggregatorError(f"FB401: {who} works with torch plans only, this one is a {training_plan.type()}")
+
+
+def checked_choice(who: str, name: str, value: Any, choices: Iterable[str]) -> str:
+    """One of some words.
+
+    Raises:
+        FedbiomedAggregatorError: it is not.
+    """
+    known = list(choices)
+    if not isinstance(value, str) or value not in known:
+        raise FedbiomedAggregatorError(f"FB401: {name} of {who} must be one of {', '.join(known)}, not {value!r:.80}")
+    return value
+
+
+def checked_flag(who: str, name: str, value: Any) -> bool:
+    """A bool.
+
+    Raises:
+        FedbiomedAggregatorError: it is not.
+    """
+    if not isinstance(value, bool):
+        raise FedbiomedAggregatorError(f"FB401: {name} of {who} must be True or False, not {value!r:.80}")
     return value

@@ -8,6 +8,7 @@ With x the parameters that were sent, y_i those that node i made of them in K st
     x       <- x - server_lr / |S| * sum(x - y_i)  i in S
 
 c_i is the node's mean gradient, for a node steps by lr_i (g - delta_i). The researcher holds all controls, so the nodes need no state.
+With a warm start the first round is a pass for the gradients alone: it makes c_i, and x stays.
 """
 
 import logging
@@ -43,6 +44,8 @@ class Scaffold(Aggregator):
         fds: the data set, whose nodes are all the nodes; an experiment tells it by `set_fds`.
         weighted: let nodes count by their samples, in the mean of their parameters and in that of the controls (a node that has not taken
             part yet counts there like the mean of those that have); by default all count alike, as in the paper.
+        warm_start: begin with the nodes' mean gradients as controls instead of zero. The first round then only makes them, and leaves the
+            parameters as they were; a node that has no part in it begins with c as its control, so with no correction.
 
     Attributes:
         global_state: c, by the name of the parameter.
@@ -54,10 +57,11 @@ class Scaffold(Aggregator):
         FedbiomedAggregatorError: `server_lr` is 0 or not a number.
     """
 
-    def __init__(self, server_lr: float = 1.0, fds: Any = None, *, weighted: bool = False) -> None:
+    def __init__(self, server_lr: float = 1.0, fds: Any = None, *, weighted: bool = False, warm_start: bool = False) -> None:
         super().__init__(aggregator_name="Scaffold")
         self.server_lr = checked_server_lr(server_lr)
-        self.weighted = bool(weighted)
+        self.weighted, self.warm_start = bool(weighted), bool(warm_start)
+        self._is_warm = False
         self.global_state: Params = {}
         self.nodes_states: ByNode = {}
         self.nodes_deltas: ByNode = {}
@@ -146,6 +150,9 @@ class Scaffold(Aggregator):
             for name, value in mean.items()
         }
         self._nodes_weights = {**self._nodes_weights, **{node_id: self._added[node_id] for node_id in self._made}}
+        if self.warm_start and not self._is_warm:
+            params = {name: combined([(1.0, value)], name) for name, value in self._sent.items()}
+            self._made, self._is_warm = self._warmed(), True
         self._settle({**self.nodes_states, **self._made})
         self.begin(0)
         return params
@@ -204,6 +211,8 @@ class Scaffold(Aggregator):
         parameters = {
             "server_lr": self.server_lr,
             "weighted": self.weighted,
+            "warm_start": self.warm_start,
+            "is_warm": self._is_warm,
             "nodes_lr": self.nodes_lr,
             "nodes_weights": self._nodes_weights,
             **scaffold_state.write(saved, Path(breakpoint_path)),
@@ -223,6 +232,7 @@ class Scaffold(Aggregator):
         controls = scaffold_state.read(parameters)
         self.server_lr = checked_server_lr(parameters.get("server_lr"))
         self.weighted = bool(parameters.get("weighted"))
+        self.warm_start, self._is_warm = bool(parameters.get("warm_start")), bool(parameters.get("is_warm"))
         self.nodes_lr = {node_id: dict(rates) for node_id, rates in parameters.get("nodes_lr", {}).items()}
         self._nodes_weights = dict(parameters.get("nodes_weights", {}))
         self.global_state, self.nodes_states, self.nodes_deltas = controls.global_state, controls.nodes_states, controls.nodes_deltas
@@ -234,11 +244,19 @@ class Scaffold(Aggregator):
         known = next(iter(self.nodes_states.values()), None)
         if known is not None and {name: tuple(value.shape) for name, value in known.items()} != shapes:
             logger.warning("the model is another one than in the round before: the controls of Scaffold begin at zero again")
-            self.nodes_states, self.global_state = {}, {}
+            self.nodes_states, self.global_state, self._is_warm = {}, {}, False
         everyone = dict.fromkeys([*(self._fds.node_ids() if self._fds is not None else self.nodes_deltas), *node_ids])
         new = {node_id: _zeros(global_model, shapes) for node_id in everyone if node_id not in self.nodes_states}
         if new or everyone.keys() != self.nodes_deltas.keys():
             self._settle({**self.nodes_states, **new}, everyone)
+
+    def _warmed(self) -> ByNode:
+        """First controls of all nodes: their own gradients, and the mean of these for a node that has none."""
+        mean = RunningMean()
+        for node_id, control in self._made.items():
+            mean.add(control, self._added[node_id] if self.weighted else 1.0, source=f"the control of {node_id}")
+        usual = mean.mean()
+        return {node_id: self._made.get(node_id, usual) for node_id in self.nodes_deltas}
 
     def _settle(self, states: ByNode, everyone: Iterable[str] | None = None) -> None:
         """Renew c and delta_i from c_i; a node that left the data set does not count, and keeps c_i should it come back."""

@@ -1,6 +1,8 @@
 """What follows when a phase of a training has finished: one file per event and per trainer."""
 
 from fedbiomed.researcher.course import Training, TrainingState
+from fedbiomed.researcher.events.cyclic_visit_finished import CyclicVisitFinished
+from fedbiomed.researcher.events.cyclic_weight_transfer import CyclicWeightTransfer
 from fedbiomed.researcher.events.daisy_chain_round_finished import DaisyChainRoundFinished
 from fedbiomed.researcher.events.daisy_chain_trainer import DaisyChainTrainer
 from fedbiomed.researcher.events.event import ModelTrainerEvent
@@ -13,6 +15,8 @@ from fedbiomed.researcher.events.swag_trainer import SWAGTrainer
 from fedbiomed.researcher.events.training_round_finished import TrainingRoundFinished, _aggregate_param_vectors
 
 __all__ = [
+    "CyclicVisitFinished",
+    "CyclicWeightTransfer",
     "DaisyChainRoundFinished",
     "DaisyChainTrainer",
     "MergeTrainer",
