@@ -16,9 +16,12 @@ class Correction:
 
     Attributes:
         counts_steps: whether the algorithm needs exactly the steps that were asked for.
+        goes_with_privacy: whether what it adds depends on parameters alone, never on data: then it is added after the clipping and the
+            noise of differential privacy. `corrected_loss` is then called with a loss of 0.
     """
 
     counts_steps = False
+    goes_with_privacy = False
 
     def begin(self, module: nn.Module, initial: Mapping[str, torch.Tensor]) -> None:
         """Hear that a training begins.

@@ -17,6 +17,8 @@ class ProximalTerm(Correction):
         mu: 0 or more.
     """
 
+    goes_with_privacy = True
+
     def __init__(self, mu: float) -> None:
         self._mu = mu
         self._pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
