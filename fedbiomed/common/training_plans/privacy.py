@@ -12,8 +12,9 @@ noise: it depends on parameters that were released already, so it costs nothing 
 
 import contextlib
 import importlib
+import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,8 @@ from torch.utils.data import DataLoader
 from fedbiomed.common.constants import ErrorNumbers
 from fedbiomed.common.exceptions import FedbiomedDPControllerError
 from fedbiomed.common.privacy_cost import PrivacyCost, require_installed
-from fedbiomed.common.training_plans.corrections.correction import Correction
 from fedbiomed.common.training_plans.privacy_noise import Noise
+from fedbiomed.common.training_plans.torch_half import TorchHalf
 
 # How far a gradient may be from the mean of its samples' gradients, by itself and by the whole gradient: what float32 leaves.
 _AGREEMENT, _SLACK = 1e-3, 1e-5
@@ -50,7 +51,6 @@ class PrivateTraining:
         self._is_trained = False
         self._sample_rate = 1.0
         self._left: dict[str, Any] | None = None
-        self._corrections: Sequence[Correction] = ()
 
     def cost(self, steps: int) -> PrivacyCost:
         """What so many steps cost: each of them, or, where the noise is central, the one release after them."""
@@ -63,7 +63,7 @@ class PrivateTraining:
         module: nn.Module,
         optimizer: torch.optim.Optimizer,
         loader: DataLoader[Any],
-        corrections: Sequence[Correction],
+        half: TorchHalf,
         *,
         stream: str,
         are_buffers_shared: bool,
@@ -73,15 +73,15 @@ class PrivateTraining:
         Args:
             module, optimizer: in place and ready to train.
             loader: whose dataset and mean size of a batch are kept.
-            corrections: of this training.
+            half: the corrections of this training.
             stream: see `Noise`.
             are_buffers_shared: whether buffers leave the node: then training must not change them.
 
         Raises:
             FedbiomedDPControllerError: opacus cannot train this, or a correction reads data without clipping.
         """
-        _refuse_corrections(corrections)
-        self._corrections, self._module = corrections, module
+        _refuse_half(half)
+        self._half, self._module = half, module
         self._noise, self._left, self._is_checked = Noise(self._seed, stream), None, False
         self._is_trained = True
         buffers = {name: buffer.clone() for name, buffer in module.named_buffers()} if are_buffers_shared else {}
@@ -94,7 +94,7 @@ class PrivateTraining:
             _refuse_changed(buffers, module)
 
     def _made_private(self, module: nn.Module, optimizer: torch.optim.Optimizer, loader: DataLoader[Any], noise: Noise) -> tuple[Any, ...]:
-        opacus = importlib.import_module("opacus")  # late: an extra, and heavy
+        opacus = _imported("opacus")
         try:
             with warnings.catch_warnings(action="ignore"):  # that the noise is not that of opacus' secure mode: it is ours
                 engine = opacus.PrivacyEngine(accountant="rdp")
@@ -161,16 +161,14 @@ class PrivateTraining:
             self._is_checked = True
 
     def _correct(self) -> None:
-        followed = nothing = torch.zeros((), device=next(self._module.parameters()).device)
-        for correction in self._corrections:
-            followed = correction.corrected_loss(followed)
+        nothing = torch.zeros((), device=next(self._module.parameters()).device)
+        followed = self._half.corrected_loss(nothing)
         if followed is not nothing and followed.requires_grad:
             parameters = self._optimizer.params
             for parameter, gradient in zip(parameters, torch.autograd.grad(followed, parameters, allow_unused=True), strict=True):
                 if gradient is not None:
                     parameter.grad += gradient
-        for correction in self._corrections:
-            correction.correct_gradients()
+        self._half.correct_gradients()
 
     def leaving(self, params: dict[str, Any]) -> dict[str, Any]:
         """What may leave the node after a training: with noise on each tensor of floats, drawn once, where it is central.
@@ -203,7 +201,7 @@ def fitted_module(module: nn.Module) -> nn.Module:
     Raises:
         FedbiomedDPControllerError: a layer cannot be replaced.
     """
-    validator = importlib.import_module("opacus.validators").ModuleValidator
+    validator = _imported("opacus.validators").ModuleValidator
     replaced: dict[int, nn.Module] = {}
     for name, layer in list(module.named_modules(remove_duplicate=False)):
         parameters = list(layer.parameters(recurse=False))
@@ -217,6 +215,16 @@ def fitted_module(module: nn.Module) -> nn.Module:
         parent, _, child = name.rpartition(".")
         setattr(module.get_submodule(parent), child, new)
     _refuse_layers(module, validator)
+    return module
+
+
+def _imported(name: str) -> Any:
+    """A module of opacus: late, for it is an extra, and heavy. The log handler that it installs at its import is taken away again."""
+    root = logging.getLogger()
+    before = list(root.handlers)
+    module = importlib.import_module(name)
+    for handler in [handler for handler in root.handlers if handler not in before]:
+        root.removeHandler(handler)
     return module
 
 
@@ -239,13 +247,12 @@ def _refuse_layers(module: nn.Module, validator: Any) -> None:
             )
 
 
-def _refuse_corrections(corrections: Sequence[Correction]) -> None:
-    for correction in corrections:
-        if not correction.goes_with_privacy:
-            raise _refused(
-                f"dp_args do not go with {type(correction).__name__}, the node's half of this experiment's aggregator, which reads data in "
-                "a way that is not clipped: choose FedAverage, fedprox_mu or Scaffold, or leave dp_args out"
-            )
+def _refuse_half(half: TorchHalf) -> None:
+    if half.without_privacy:
+        raise _refused(
+            f"dp_args do not go with {', '.join(half.without_privacy)}, the node's half of this experiment's aggregator, which reads data "
+            "in a way that is not clipped: choose FedAverage, fedprox_mu or Scaffold, or leave dp_args out"
+        )
 
 
 def _refuse_changed(buffers: Mapping[str, torch.Tensor], module: nn.Module) -> None:
