@@ -61,8 +61,8 @@ def spent_epsilon(costs: Iterable[PrivacyCost], delta: float) -> float:
         return 0.0
     if any(noise == 0 for _, noise in together):
         return float("inf")
-    accounting = _imported("dp_accounting")
-    accountant = importlib.import_module("dp_accounting.rdp").RdpAccountant()
+    accounting = imported_quietly("dp_accounting")
+    accountant = imported_quietly("dp_accounting.rdp").RdpAccountant()
     with _without_remarks():
         for (rate, noise), steps in together.items():
             event = accounting.GaussianDpEvent(noise)
@@ -92,11 +92,23 @@ def require_installed() -> None:
             raise _missing(module)
 
 
-def _imported(module: str) -> Any:
+def imported_quietly(name: str) -> Any:
+    """A module of opacus or dp-accounting: late, for they are extras, and heavy.
+
+    opacus installs a log handler at its import, which is taken away again.
+
+    Raises:
+        FedbiomedDPControllerError: it is not installed.
+    """
+    root = logging.getLogger()
+    before = list(root.handlers)
     try:
-        return importlib.import_module(module)
+        return importlib.import_module(name)
     except ImportError as error:
-        raise _missing(module) from error
+        raise _missing(name.partition(".")[0]) from error
+    finally:
+        for handler in [handler for handler in root.handlers if handler not in before]:
+            root.removeHandler(handler)
 
 
 def _missing(module: str) -> FedbiomedDPControllerError:

@@ -11,8 +11,6 @@ noise: it depends on parameters that were released already, so it costs nothing 
 """
 
 import contextlib
-import importlib
-import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -24,7 +22,7 @@ from torch.utils.data import DataLoader
 
 from fedbiomed.common.constants import ErrorNumbers
 from fedbiomed.common.exceptions import FedbiomedDPControllerError
-from fedbiomed.common.privacy_cost import PrivacyCost, require_installed
+from fedbiomed.common.privacy_cost import PrivacyCost, imported_quietly, require_installed
 from fedbiomed.common.training_plans.privacy_noise import Noise
 from fedbiomed.common.training_plans.torch_half import TorchHalf
 
@@ -94,7 +92,7 @@ class PrivateTraining:
             _refuse_changed(buffers, module)
 
     def _made_private(self, module: nn.Module, optimizer: torch.optim.Optimizer, loader: DataLoader[Any], noise: Noise) -> tuple[Any, ...]:
-        opacus = _imported("opacus")
+        opacus = imported_quietly("opacus")
         try:
             with warnings.catch_warnings(action="ignore"):  # that the noise is not that of opacus' secure mode: it is ours
                 engine = opacus.PrivacyEngine(accountant="rdp")
@@ -201,7 +199,7 @@ def fitted_module(module: nn.Module) -> nn.Module:
     Raises:
         FedbiomedDPControllerError: a layer cannot be replaced.
     """
-    validator = _imported("opacus.validators").ModuleValidator
+    validator = imported_quietly("opacus.validators").ModuleValidator
     replaced: dict[int, nn.Module] = {}
     for name, layer in list(module.named_modules(remove_duplicate=False)):
         parameters = list(layer.parameters(recurse=False))
@@ -215,16 +213,6 @@ def fitted_module(module: nn.Module) -> nn.Module:
         parent, _, child = name.rpartition(".")
         setattr(module.get_submodule(parent), child, new)
     _refuse_layers(module, validator)
-    return module
-
-
-def _imported(name: str) -> Any:
-    """A module of opacus: late, for it is an extra, and heavy. The log handler that it installs at its import is taken away again."""
-    root = logging.getLogger()
-    before = list(root.handlers)
-    module = importlib.import_module(name)
-    for handler in [handler for handler in root.handlers if handler not in before]:
-        root.removeHandler(handler)
     return module
 
 
