@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "algorithms.md"
 _PAPER = re.compile(r"\(([A-Z][\w-]+ et al\. \d{4}[^()]*)\)")
 _EXCHANGE = re.compile(r"Exchanged: (.+?)\. Stays on the nodes: (.+?)\.(?: |$)")
-_TESTS = ("test_aggregators", "test_server_optimizers", "test_robust_aggregators", "test_scaffold")
+_TESTS = ("test_aggregators", "test_server_optimizers", "test_robust_aggregators", "test_scaffold", "test_client_level_dp")
 _HEAD = """# Algorithms
 
 Aggregators of `fedbiomed.researcher.aggregators`, for `Experiment(aggregator=...)`; options with their defaults. FedProx is the training

@@ -10,6 +10,7 @@ from fedbiomed.common.plugins import member_names
 from fedbiomed.researcher import aggregators
 from fedbiomed.researcher.aggregators import (
     Aggregator,
+    ClientLevelDP,
     FedAdagrad,
     FedAdam,
     FedAverage,
@@ -36,6 +37,7 @@ class Case:
 
 
 CASES = {
+    ClientLevelDP: Case(lambda: ClientLevelDP(1e6, noise_multiplier=0.0, beta=0.7, adaptive_clipping=False)),
     FedAdagrad: Case(lambda: FedAdagrad(0.05, 0.5), is_mean=False),
     FedAdam: Case(lambda: FedAdam(0.03, initial_v=0.0), is_mean=False),
     FedAverage: Case(FedAverage),

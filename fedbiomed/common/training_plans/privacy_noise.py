@@ -5,21 +5,18 @@ for teaching.
 """
 
 import hashlib
-import math
 import os
 
-import numpy as np
 import torch
 
-_SUMMED = 4
+from fedbiomed.common.secure_normal import secure_normal
 
 
 class Noise:
     """Gaussian noise, and the generator that draws batches.
 
-    Without a seed the noise is made of bytes of the operating system's cryptographic generator. Four draws are summed for each number, so
-    that the gaps of floating-point numbers do not tell the value under it (Holohan and Braghin 2021, arXiv:2107.10138, section 5.1).
-    Which samples are in a batch is drawn by torch, from a seed of the operating system.
+    Without a seed the noise is made of bytes of the operating system's cryptographic generator, see `secure_normal`. Which samples are in a
+    batch is drawn by torch, from a seed of the operating system.
 
     Args:
         seed: makes all of it repeatable; None: nobody can repeat it.
@@ -35,20 +32,8 @@ class Noise:
         if self._seeded is not None:
             drawn = torch.randn(like.shape, generator=self._seeded, dtype=torch.float64)
         else:
-            drawn = torch.from_numpy(_secure_normal(like.numel())).reshape(like.shape)
+            drawn = torch.from_numpy(secure_normal(like.numel())).reshape(like.shape)
         return (drawn * deviation).to(device=like.device, dtype=like.dtype)
-
-
-def _secure_normal(count: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    """Standard normal numbers by the transform of Box and Muller."""
-    draws = count * _SUMMED
-    pairs = draws // 2
-    bits = np.frombuffer(os.urandom(16 * pairs), dtype=np.uint64).reshape(2, pairs)
-    uniform = ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53  # strictly between 0 and 1
-    radius, angle = np.sqrt(-2.0 * np.log(uniform[0])), 2.0 * math.pi * uniform[1]
-    normal = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])
-    summed: np.ndarray[tuple[int, ...], np.dtype[np.float64]] = normal.reshape(_SUMMED, count).sum(axis=0) / math.sqrt(_SUMMED)
-    return summed
 
 
 def _number(words: str) -> int:

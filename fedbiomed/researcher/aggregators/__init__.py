@@ -1,6 +1,7 @@
 """How the nodes' updates become the next parameters: one file per aggregator."""
 
 from fedbiomed.researcher.aggregators.aggregator import Aggregator
+from fedbiomed.researcher.aggregators.client_level_dp import ClientLevelDP
 from fedbiomed.researcher.aggregators.fedadagrad import FedAdagrad
 from fedbiomed.researcher.aggregators.fedadam import FedAdam
 from fedbiomed.researcher.aggregators.fedavg import FedAverage
@@ -19,6 +20,7 @@ from fedbiomed.researcher.aggregators.trimmed_mean import TrimmedMean
 
 __all__ = [
     "Aggregator",
+    "ClientLevelDP",
     "FedAdagrad",
     "FedAdam",
     "FedAverage",
