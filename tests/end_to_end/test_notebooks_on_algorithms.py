@@ -61,3 +61,12 @@ def test_feddc(hospitals: Hospitals, tmp_path: Path) -> None:
     assert re.search(r"right, FedDC against averaging alone: \+0\.\d+", done.text)
     assert "completed" in done.text
     assert done.pictures == 1
+
+
+def test_differential_privacy(hospitals: Hospitals, tmp_path: Path) -> None:
+    done = hospitals.run("differential-privacy", tmp_path)
+    without, least = map(float, re.findall(r"without privacy: ([\d.]+) - with the least noise: ([\d.]+)", done.text)[0])
+    assert without - 0.1 < least
+    assert "epsilon_budget of dp_args" in done.text
+    assert "rounds done: 3" in done.text
+    assert done.pictures == 1
