@@ -63,6 +63,7 @@ def test_feddc(hospitals: Hospitals, tmp_path: Path) -> None:
     assert done.pictures == 1
 
 
+@pytest.mark.slow  # seven experiments; tests/node/test_privacy_rounds.py is its short form
 def test_differential_privacy(hospitals: Hospitals, tmp_path: Path) -> None:
     done = hospitals.run("differential-privacy", tmp_path)
     without, least = map(float, re.findall(r"without privacy: ([\d.]+) - with the least noise: ([\d.]+)", done.text)[0])
