@@ -15,7 +15,7 @@ from fedbiomed.researcher.experiment import Experiment
 from tests.support.memory_federation import TAGS, memory_federation
 from tests.support.node_cli import refused, told, told_json
 from tests.support.orders import train_request
-from tests.support.plans import LinePlan, SidePlan
+from tests.support.plans import KeepingPlan, LinePlan, SidePlan
 
 LOCAL = {"type": "local", "sigma": 2.0, "clip": 1.0, "delta": 1e-3}
 ARGS = {"num_updates": 6, "loader_args": {"batch_size": 10}, "random_seed": 7, "dp_args": LOCAL}
@@ -175,3 +175,25 @@ def test_the_operator_sets_budgets_by_a_command(tmp_path):
     assert "an epsilon above 0" in refused("dataset", "budget", dataset_id, "--dir", site, "--epsilon", "-1")
     (row,) = told_json("dataset", "budget", dataset_id, "--none", "--dir", site)
     assert row["epsilon_budget"] is None
+
+
+def test_a_node_s_checkpoints_go_on_after_a_restart(tmp_path, shared_worker):
+    args = {**ARGS, "dp_args": {"type": "local", "sigma": 0.0, "clip": 1.0}}
+    with memory_federation(tmp_path, 0, shared_worker) as federation, federation.researcher(tmp_path / "researcher") as requests:
+
+        def experiment():
+            return Experiment(tags=TAGS, training_plan_class=KeepingPlan, training_args=args, requests=requests, show_progress=False)
+
+        with federation.node(0):
+            unbroken, stopped = experiment(), experiment()
+            unbroken.run(rounds=2)
+            stopped.run(rounds=1)
+        with federation.node(0, is_new=False):
+            stopped.run(rounds=1)
+        ends = [made.aggregated_params()[1]["params"] for made in (unbroken, stopped)]
+        assert list(ends[0]) == ["0.weight", "0.bias", "2.weight", "2.bias"]
+        assert all(np.asarray(ends[0][name]).tobytes() == np.asarray(value).tobytes() for name, value in ends[1].items())
+        # without noise nothing is promised, and it is said so
+        assert epsilons(stopped, "node_0") == [np.inf, np.inf]
+        assert stopped.training_replies()[1][0]["privacy"]["epsilon"] == "inf"
+        assert list((tmp_path / "node_0" / "var" / "checkpoints").glob("*/*"))
