@@ -15,6 +15,7 @@ _PAPER = re.compile(r"\(([A-Z][\w-]+ et al\. \d{4}[^()]*)\)")
 _EXCHANGE = re.compile(r"Exchanged: (.+?)\. Stays on the nodes: (.+?)\.(?: |$)")
 _TESTS = (
     "test_aggregators",
+    "test_client_level_dp",
     "test_layer",
     "test_personal",
     "test_private",

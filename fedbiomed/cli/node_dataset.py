@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fedbiomed.cli import node_dataset_budget
 from fedbiomed.cli.asking import add_yes, chosen, needed, needed_path, optional, require_consent
 from fedbiomed.cli.commands import Subparsers, add_group
 from fedbiomed.cli.node_folder import add_command, database
@@ -57,6 +58,7 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
     )
     add.add_argument("--from-json", type=Path, metavar="FILE", help="take all of this from a file")
     add_command(group, "list", "list datasets", "node dataset list --dir site-a --json", _list, has_json=True)
+    node_dataset_budget.add_to(group)
     remove = add_command(group, "remove", "forget a dataset; the data stays", "node dataset remove dataset_1b0e... --dir site-a", _remove)
     which = remove.add_mutually_exclusive_group()
     which.add_argument("dataset_id", metavar="ID", nargs="?", help="as `list` shows it; without it you are shown a list and asked")

@@ -165,6 +165,9 @@ class OrderState(StrEnum):
     CANCELLED = "cancelled"
 
 
+EPSILON = "epsilon"  # name of the metric that tells what was spent of a node's privacy
+
+
 class Phase(StrEnum):
     """What a reported metric was measured on; the values are the tags shown to users."""
 

@@ -15,7 +15,11 @@ _PURE = ("batch_maxnum", "fedprox_mu", "log_interval", "dry_run", "epochs", "use
 
 
 class DPArgsValidator:
-    """Checks the arguments of differential privacy: `type` (`central` or `local`), `sigma` and `clip` (floats, to be given)."""
+    """Checks the arguments of differential privacy.
+
+    `type` (`central` or `local`), `sigma` and `clip` (floats, to be given); and, if wanted, `delta` (at which epsilon is told) and
+    `epsilon_budget` (beyond which no node begins a round of the experiment).
+    """
 
     @staticmethod
     def populate_with_defaults(dp_args: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,6 +49,12 @@ def _count(value: Any, least: int = 0, most: float = math.inf) -> int:
 
 def _real(value: Any, most: float = math.inf) -> float:
     if not isinstance(value, float) or not 0 <= value <= most or math.isinf(value):
+        raise ValueError
+    return float(value)
+
+
+def _positive(value: Any, below: float = math.inf) -> float:
+    if not 0 < _real(value) < below:
         raise ValueError
     return float(value)
 
@@ -80,7 +90,9 @@ _OPTIONAL_COUNT = _or_none(Rule("an integer of 0 or more", _count))
 _DP_SCHEME: dict[str, dict[str, Any]] = {
     "type": {"rules": [Rule("'central' or 'local'", _dp_type)], "required": True, "default": "central"},
     "sigma": {"rules": [Rule("a float of 0 or more", _real)], "required": True, "default": NO_DEFAULT},
-    "clip": {"rules": [Rule("a float of 0 or more", _real)], "required": True, "default": NO_DEFAULT},
+    "clip": {"rules": [Rule("a float above 0", _positive)], "required": True, "default": NO_DEFAULT},
+    "delta": {"rules": [Rule("a float between 0 and 1", lambda value: _positive(value, below=1.0))], "required": False},
+    "epsilon_budget": {"rules": [Rule("a float above 0", _positive)], "required": False},
 }
 
 _RULES: Mapping[str, tuple[Any, Any]] = {

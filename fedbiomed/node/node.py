@@ -31,6 +31,7 @@ from fedbiomed.node.log_forwarder import LogForwarder
 from fedbiomed.node.order_runner import OrderRunner, OrderTools, failed_reply
 from fedbiomed.node.orders import Order, OrderBook
 from fedbiomed.node.presence import answer_probe, presence
+from fedbiomed.node.privacy_ledger import PrivacyLedger
 from fedbiomed.node.state import NodeStates
 from fedbiomed.node.store import NodeStore
 from fedbiomed.node.worker import Worker
@@ -74,6 +75,7 @@ class Node:
                 files=files,
                 worker=worker,
                 heartbeat=self._heartbeat,
+                ledger=PrivacyLedger(store),
                 send=self._send,
             )
         )

@@ -39,6 +39,7 @@ from fedbiomed.node.datasets import DatasetRegistry
 from fedbiomed.node.heartbeat import Heartbeat
 from fedbiomed.node.orders import CLOCK_SKEW_S, Order, OrderBook
 from fedbiomed.node.plan_source import MAX_SOURCE_BYTES
+from fedbiomed.node.privacy_ledger import PrivacyLedger
 from fedbiomed.node.state import NodeStates, StateFile, new_state_id
 from fedbiomed.node.task import RoundResult, RoundTask
 from fedbiomed.node.worker import StopSignal, Worker
@@ -68,6 +69,7 @@ class OrderTools:
     files: FileStore
     worker: Worker
     heartbeat: Heartbeat
+    ledger: PrivacyLedger
     send: Callable[[str, bytes], None]
 
 
@@ -154,6 +156,7 @@ class OrderRunner:
         )
         if task.state_id is not None:
             _require_file(Path(task.result), "result")
+            self._tools.ledger.record(request, result.privacy)
             self._tools.states.save(task.state_id, request.job_id, request.round, _state_file(task, result))
         reply = self._draft(request, task, result, time.monotonic() - began)
         logger.info("order %s: %s is done after %.1f s", order.request_id, _spelled(request), time.monotonic() - began)
@@ -168,6 +171,7 @@ class OrderRunner:
             )
         if self._tools.config.force_secure_aggregation:
             raise FedbiomedSecureAggregationError("FB300: this node trains with secure aggregation only, and the order has none")
+        self._tools.ledger.require_private(request)
         if request.plan.size > MAX_SOURCE_BYTES:
             raise FileStoreError(f"FB300: a training plan of {request.plan.size} bytes, at most {MAX_SOURCE_BYTES} are read")
         if request.state_id is not None:
@@ -217,6 +221,7 @@ class OrderRunner:
             minimum_samples=config.minimum_samples,
             node_args=_gpu_args(config.gpu, is_only=config.gpu_only),
             checkpoints=_checkpoint_folder(config, request.job_id),
+            privacy=self._tools.ledger.statement(request),
         )
 
     def _source(self, ref: FileRef, path: Path) -> bytes:
@@ -281,6 +286,7 @@ class OrderRunner:
             timing={**result.timing, "rtime_total": total_s},
             metrics=result.metrics,
             test_sample_size=result.test_sample_size,
+            privacy=result.privacy,
         )
 
     def _fail(self, order: Order, state: OrderState, reason: str) -> None:

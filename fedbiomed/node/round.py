@@ -22,6 +22,7 @@ from fedbiomed.common.training_plans.user_code import call_function, call_user, 
 from fedbiomed.node import round_optimizer
 from fedbiomed.node.round_checkpoints import RoundCheckpoints, ValidationMeans
 from fedbiomed.node.round_monitor import RoundMonitor
+from fedbiomed.node.round_privacy import RoundPrivacy
 from fedbiomed.node.task import RoundReport, RoundResult, RoundTask
 
 logger = logging.getLogger(__name__)
@@ -68,6 +69,7 @@ class Round:
         self._monitor = RoundMonitor(report, self._arguments["epochs"] or 1)
         self._remarks: list[str] = []
         self._test_sample_size = 0
+        self._privacy = RoundPrivacy(task, self._arguments)
 
     def run(self) -> RoundResult:
         """Carry out the task and write the result file, if there is to be one.
@@ -92,7 +94,8 @@ class Round:
         self._note(checkpoints.save_state())
         state = round_optimizer.keep(_optimizer_of(plan), plan.node_half().kept(), self._task.state)
         self._write(plan, aux)
-        return self._result(_sample_count(plan), timing, *state)
+        self._note(self._privacy.remarks(_sample_count(plan)))
+        return self._result(_sample_count(plan), timing, *state, privacy=self._privacy.told(plan, self._monitor))
 
     def _prepare_plan(self) -> BaseTrainingPlan:
         plan_class = self._plans.load(self._task.plan_class)
@@ -101,6 +104,7 @@ class Round:
             aggregator_args[name] = Serializer.load(path)
         plan: BaseTrainingPlan = make_plan(plan_class)
         call_user(plan, "post_init", self._task.model_args, self._arguments, aggregator_args)
+        self._privacy.watch(plan)
         return plan
 
     def _take_kept(self, plan: BaseTrainingPlan) -> None:
@@ -230,7 +234,13 @@ class Round:
             raise FedbiomedRoundError(f"FB314: the node cannot write the result to its disk: {error.strerror}") from error
 
     def _result(
-        self, sample_size: int, timing: dict[str, float], has_state: bool = False, optimizer_type: str | None = None
+        self,
+        sample_size: int,
+        timing: dict[str, float],
+        has_state: bool = False,
+        optimizer_type: str | None = None,
+        *,
+        privacy: dict[str, Any] | None = None,
     ) -> RoundResult:
         msg = "; ".join(self._remarks)[:2000]
         return RoundResult(
@@ -241,6 +251,7 @@ class Round:
             has_state=has_state,
             optimizer_type=optimizer_type,
             test_sample_size=self._test_sample_size,
+            privacy=privacy,
         )
 
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from fedbiomed.common.constants import Phase
+from fedbiomed.common.constants import EPSILON, Phase
 from fedbiomed.node.task import RoundReport
 
 _REPLY_BYTES = 48 * 1024
@@ -76,6 +76,11 @@ class RoundMonitor:
                     num_samples=0 if num_samples_trained is None else max(to_do * passes, done),
                 )
             )
+
+    def add_epsilon(self, epsilon: float, steps: int) -> None:
+        """Take what the experiment has spent of this node's privacy, after so many steps of this round."""
+        shown = epsilon if math.isfinite(epsilon) else str(epsilon)
+        self._points.append({"phase": str(Phase.TRAINING), "metric": EPSILON, "value": shown, "iteration": steps, "epoch": None})
 
     def points(self) -> tuple[Point, ...]:
         """All that was reported, in its order; thinned to 48 KB of JSON."""

@@ -104,6 +104,24 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (sid, round)
         )""",
     ),
+    (
+        """CREATE TABLE privacy_spent (
+            request_id TEXT PRIMARY KEY,
+            dataset_id TEXT NOT NULL,
+            job_id TEXT NOT NULL,
+            round INTEGER NOT NULL,
+            sample_rate REAL NOT NULL,
+            noise_multiplier REAL NOT NULL,
+            steps INTEGER NOT NULL,
+            spent_at REAL NOT NULL
+        )""",
+        "CREATE INDEX privacy_spent_by_dataset ON privacy_spent (dataset_id, job_id)",
+        """CREATE TABLE privacy_budgets (
+            dataset_id TEXT PRIMARY KEY,
+            epsilon REAL NOT NULL,
+            delta REAL NOT NULL
+        )""",
+    ),
 )
 
 

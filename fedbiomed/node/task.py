@@ -38,6 +38,7 @@ class RoundTask:
         minimum_samples: refuse to train on fewer.
         node_args: `gpu`, `gpu_num`, `gpu_only`.
         checkpoints: folder of what the plan keeps of this job; None: it cannot keep anything.
+        privacy: what was spent and may be spent, see `PrivacyLedger.statement`; empty without differential privacy.
     """
 
     request_id: str
@@ -64,6 +65,7 @@ class RoundTask:
     dataset_parameters: dict[str, Any] = field(default_factory=dict)
     loading_plan: tuple[dict[str, Any], list[dict[str, Any]]] | None = None
     checkpoints: str | None = None
+    privacy: dict[str, Any] = field(default_factory=dict)
 
     def without_places(self, text: str) -> str:
         """A text for the researcher, in which it cannot be read where the data lie."""
@@ -105,6 +107,7 @@ class RoundResult:
         has_state: whether there is a file for the next round.
         optimizer_type: whose state is in it; None: it has none.
         test_sample_size: rows kept for tests.
+        privacy: what the round cost, see `TrainReply`; None without differential privacy.
     """
 
     sample_size: int
@@ -114,8 +117,10 @@ class RoundResult:
     has_state: bool = False
     optimizer_type: str | None = None
     test_sample_size: int = 0
+    privacy: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
+        _check(self.privacy is None or _is_cost(self.privacy), "result")
         _check(self.optimizer_type is None or (isinstance(self.optimizer_type, str) and len(self.optimizer_type) <= _MAX_NAME), "result")
         _check(type(self.sample_size) is int and self.sample_size >= 0 and isinstance(self.msg, str), "result")
         _check(type(self.has_state) is bool and (self.has_state or self.optimizer_type is None), "result")
@@ -168,6 +173,14 @@ def _are_numbers(values: object) -> bool:
     return isinstance(values, dict) and all(
         isinstance(name, str) and type(value) in (int, float) and math.isfinite(value) for name, value in values.items()
     )
+
+
+def _is_cost(told: Mapping[str, Any]) -> bool:
+    if not isinstance(told, dict) or told.keys() != {"sample_rate", "noise_multiplier", "steps", "epsilon", "delta"}:
+        return False
+    is_counted = type(told["steps"]) is int and 0 <= told["steps"] < 2**53
+    finite = {name: value for name, value in told.items() if name != "epsilon" or value != "inf"}
+    return is_counted and _are_numbers(finite) and 0 < told["sample_rate"] <= 1 and told["noise_multiplier"] >= 0
 
 
 def _check(is_right: object, what: str) -> None:

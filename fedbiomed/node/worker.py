@@ -31,6 +31,7 @@ from fedbiomed.common.config import NodeConfig
 from fedbiomed.common.exceptions import FedbiomedRoundError, WorkerError, WorkerInterrupted
 from fedbiomed.node.confinement import clean_environment
 from fedbiomed.node.task import MAX_FRAME_BYTES, SOURCE_PIECE_BYTES, RoundReport, RoundResult, RoundTask, from_bytes, task_to_bytes
+from fedbiomed.node.worker_host import FORK, FORK_PRIVATE
 
 logger = logging.getLogger(__name__)
 _START_S = 300.0  # a first import of torch from a slow disk
@@ -90,7 +91,7 @@ class _Host:
                 start_new_session=True,
             )
 
-    def fork(self, deadline: float) -> tuple[int, socket.socket]:
+    def fork(self, deadline: float, command: bytes = FORK) -> tuple[int, socket.socket]:
         """Make a training process; returns its id and the line to it.
 
         Raises:
@@ -102,7 +103,7 @@ class _Host:
         ours.settimeout(_END_S)
         try:
             with theirs:
-                socket.send_fds(self.line, [b"fork"], [theirs.fileno()])
+                socket.send_fds(self.line, [command], [theirs.fileno()])
             return self.event("started", deadline)["started"], ours
         except OSError as error:
             ours.close()
@@ -192,7 +193,7 @@ class Worker:
         """
         with self._lock:
             try:
-                child = self._child_for(task.job_id, source)
+                child = self._child_for(task.job_id, source, is_private=bool(task.privacy))
                 deadline = time.monotonic() + limit_s
                 with contextlib.suppress(OSError):  # it died: `_follow` says how
                     child.line.send(task_to_bytes(task))
@@ -260,12 +261,12 @@ class Worker:
         logger.warning("training process %d was ended by signal %d (%s)", child.process, -status, name)
         return WorkerError(f"FB314: the training process was ended by signal {-status} ({name}): {why}; ask the node's operator")
 
-    def _child_for(self, job_id: str, source: bytes) -> _Child:
+    def _child_for(self, job_id: str, source: bytes, *, is_private: bool) -> _Child:
         serves = (job_id, hashlib.sha256(source).hexdigest())
         if self._child is not None and self._child.serves == serves and not self._is_dead(self._child):
             return self._child
         self._discard_child()
-        process, line = self._fork()
+        process, line = self._fork(FORK_PRIVATE if is_private else FORK)
         self._child = _Child(serves, process, line)
         with contextlib.suppress(OSError):  # it died: `_follow` says how
             line.send(json.dumps({"memory_mb": self._config.worker_memory_mb, "source_bytes": len(source)}).encode())
@@ -277,13 +278,13 @@ class Worker:
         """Whether the warm process ended, or spoke unasked, since its last round."""
         return bool(wait([child.line, self._running_host().line], 0))
 
-    def _fork(self) -> tuple[int, socket.socket]:
+    def _fork(self, command: bytes) -> tuple[int, socket.socket]:
         """A fresh process; a host that was killed while it had nothing to do is started again, once."""
         try:
-            return self._running_host().fork(time.monotonic() + _START_S)
+            return self._running_host().fork(time.monotonic() + _START_S, command)
         except WorkerError:
             self._drop_host()
-            return self._running_host().fork(time.monotonic() + _START_S)
+            return self._running_host().fork(time.monotonic() + _START_S, command)
 
     def _running_host(self) -> _Host:
         if self._is_closed:

@@ -16,6 +16,8 @@ import socket
 from pathlib import Path
 from types import FrameType
 
+from fedbiomed.common.exceptions import FedbiomedDPControllerError
+from fedbiomed.common.privacy_cost import imported_quietly
 from fedbiomed.node.confinement import adopt_orphans, end_with_parent
 
 _CHILD = "fedbiomed.node.worker_child"
@@ -28,15 +30,18 @@ _PRELOADED = (
     "fedbiomed.common.training_plans.sklearn_plan",
     "fedbiomed.common.optimizers.declearn_optimizer",
 )
+_PRIVACY = ("opacus", "opacus.validators", "dp_accounting.rdp")
 _MAX_COMMAND_BYTES = 16
+FORK, FORK_PRIVATE = b"fork", b"fork private"
 
 
 def main(descriptor: int) -> None:
     """Import what plans need, then fork training processes until the daemon is gone.
 
     Args:
-        descriptor: this process's end of the line to the daemon, a socket of type SEQPACKET. It hears `fork` (with the end of another
-            line, for the child) and `end`; it says `{"started": pid}` and `{"ended": pid, "status": what os.waitstatus_to_exitcode says}`.
+        descriptor: this process's end of the line to the daemon, a socket of type SEQPACKET. It hears `fork` or, for a plan with
+            differential privacy, `fork private` (with the end of another line, for the child) and `end`; it says `{"started": pid}` and
+            `{"ended": pid, "status": what os.waitstatus_to_exitcode says}`.
     """
     with socket.socket(fileno=descriptor) as line:
         end_with_parent()
@@ -65,6 +70,13 @@ def _import_libraries() -> None:
         importlib.import_module(name)
     torch = importlib.import_module("torch")
     torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)  # the first optimizer imports another 800 modules: seconds, but once
+
+
+def _import_privacy() -> None:
+    """Import what differential privacy needs, once, for all plans that come; where it is not installed, the round says so."""
+    for name in _PRIVACY:
+        with contextlib.suppress(FedbiomedDPControllerError):
+            imported_quietly(name)
 
 
 class Host:
@@ -97,7 +109,9 @@ class Host:
         if self._line not in ready:
             return True
         command, descriptors, _, _ = socket.recv_fds(self._line, _MAX_COMMAND_BYTES, 1)
-        if command == b"fork":
+        if command in (FORK, FORK_PRIVATE):
+            if command == FORK_PRIVATE:
+                _import_privacy()
             self._end_all()
             self._fork(descriptors[0])
         elif command == b"end":

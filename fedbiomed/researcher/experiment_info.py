@@ -4,7 +4,10 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fedbiomed.common.constants import EPSILON
+from fedbiomed.common.privacy_cost import DEFAULT_DELTA
 from fedbiomed.researcher.events.model_trainer import ModelTrainer
+from fedbiomed.researcher.history import Point
 
 _VALUE_WIDTH = 90
 
@@ -31,6 +34,17 @@ def trainer_text(trainer: ModelTrainer) -> str:
     for last in training.transitions[-1:]:
         lines.append(f"last, after {last.round} rounds: {last.event}{': ' if last.note else ''}{last.note}")
     return "\n".join(lines)
+
+
+def privacy_text(dp_args: Mapping[str, Any] | None, points: Sequence[Point]) -> str | None:
+    """Settings of differential privacy, and what the experiment has spent by node, as the nodes counted it."""
+    last = {point.node: point for point in points if point.metric == EPSILON}
+    if dp_args is None and not last:
+        return None
+    delta = (dp_args or {}).get("delta", DEFAULT_DELTA)
+    spent = [f"{node}: epsilon {point.value:.4g} after round {point.round}" for node, point in last.items()]
+    settings = ", ".join(f"{name} {value}" for name, value in (dp_args or {}).items() if name != "delta") or "off"
+    return "\n".join([f"{settings}, delta {delta:g}" if dp_args else settings, *spent])
 
 
 def _row(name: str, lines: Sequence[str], left: int) -> list[str]:

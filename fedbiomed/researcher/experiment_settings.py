@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fedbiomed.common.config import ResearcherConfig
 from fedbiomed.common.constants import ErrorNumbers
 from fedbiomed.common.exceptions import FedbiomedExperimentError
+from fedbiomed.common.privacy_cost import require_installed as require_privacy_packages
 from fedbiomed.common.training_args import TrainingArgs
 from fedbiomed.common.training_plans.base_plan import BaseTrainingPlan
 from fedbiomed.researcher import experiment_checks as checks
@@ -251,7 +252,12 @@ class ExperimentSettings:
         return self.model_args()
 
     def set_training_args(self, training_args: TrainingArgs | Mapping[str, Any] | None, reset: bool = True) -> dict[str, Any]:
-        """Set all arguments of the training, from the next round on; those not given have their defaults. `reset` changes nothing."""
+        """Set all arguments of the training, from the next round on; those not given have their defaults. `reset` changes nothing.
+
+        Raises:
+            FedbiomedUserInputError: an argument is wrong.
+            FedbiomedDPControllerError: `dp_args` are given, and a package for them is not installed: how to install it.
+        """
         checks.flag("reset", reset)
         return self._take_training_args(checks.training_args(training_args))
 
@@ -360,6 +366,8 @@ class ExperimentSettings:
         self._take_training_args(checks.training_args(self._training_args).update(values))
 
     def _take_training_args(self, training_args: TrainingArgs) -> dict[str, Any]:
+        if training_args["dp_args"] is not None:
+            require_privacy_packages()
         if self._job is not None:
             self._job.training_args = checks.training_args(training_args)
         self._training_args = training_args

@@ -11,7 +11,7 @@ from fedbiomed.common.exceptions import FedbiomedExperimentError
 from fedbiomed.common.training_plans.base_plan import BaseTrainingPlan
 from fedbiomed.researcher import experiment_checks as checks
 from fedbiomed.researcher.aggregated_params import AggregatedParams
-from fedbiomed.researcher.experiment_info import info_text, trainer_text
+from fedbiomed.researcher.experiment_info import info_text, privacy_text, trainer_text
 from fedbiomed.researcher.experiment_settings import ExperimentSettings
 from fedbiomed.researcher.history import History
 from fedbiomed.researcher.job import Job
@@ -89,6 +89,7 @@ class ExperimentViews(ExperimentSettings):
             "Experiment folder": self._folder,
             "Experiment Path": self.experimentation_path(),
             "Breakpoint State": self._save_breakpoints,
+            "Differential Privacy": privacy_text(self._training_args.dp_arguments(), self._history.points()),
             "Secure Aggregation": f"Active: {self._secagg.active}",
         }
         print(info_text(rows, self._missing()))  # noqa: T201  to show is what it is for

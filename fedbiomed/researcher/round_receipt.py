@@ -73,6 +73,7 @@ class RoundReceipt:
                 "test_sample_size": reply.test_sample_size,
                 "timing": dict(reply.timing),
                 "params_path": None if path is None else str(path),
+                **({} if reply.privacy is None else {"privacy": reply.privacy}),
             }
         )
         try:

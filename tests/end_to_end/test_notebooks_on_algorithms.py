@@ -72,3 +72,13 @@ def test_swag_uncertainty(hospitals: Hospitals, tmp_path: Path) -> None:
     assert "SWAGRoundFinished" in done.text
     assert "moments of 3 hospitals, by (80, 80, 80) samples" in done.text
     assert done.pictures == 2
+
+
+@pytest.mark.slow  # seven experiments; tests/node/test_privacy_rounds.py is its short form
+def test_differential_privacy(hospitals: Hospitals, tmp_path: Path) -> None:
+    done = hospitals.run("differential-privacy", tmp_path)
+    without, least = map(float, re.findall(r"without privacy: ([\d.]+) - with the least noise: ([\d.]+)", done.text)[0])
+    assert without - 0.1 < least
+    assert "epsilon_budget of dp_args" in done.text
+    assert "rounds done: 3" in done.text
+    assert done.pictures == 1

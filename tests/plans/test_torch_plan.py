@@ -6,7 +6,6 @@ from torch import nn
 
 from fedbiomed.common.constants import TrainingPlans
 from fedbiomed.common.exceptions import (
-    FedbiomedDPControllerError,
     FedbiomedOptimizerError,
     FedbiomedTrainingPlanError,
     FedbiomedUserInputError,
@@ -89,11 +88,6 @@ def test_model_and_optimizer_before_post_init_are_clear_errors():
     for ask in (Line().model, Line().optimizer, Line().get_model_params, lambda: Line().set_model_params({})):
         with pytest.raises(FedbiomedTrainingPlanError, match=r"call post_init\(\) first"):
             ask()
-
-
-def test_differential_privacy_is_refused():
-    with pytest.raises(FedbiomedDPControllerError, match="not in this version"):
-        Line().post_init({}, arguments(dp_args={"type": "local", "sigma": 0.1, "clip": 1.0}))
 
 
 def test_caller_s_model_args_are_not_changed():

@@ -92,6 +92,8 @@ class TrainReply(Reply):
         timing: seconds: `rtime_training`, `ptime_training`, `rtime_total`.
         metrics: reported values in their order: `phase`, `metric`, `value`, `iteration`, `epoch`.
         test_sample_size: length of the test subset.
+        privacy: with `dp_args`, what this round cost (`sample_rate`, `noise_multiplier`, `steps`) and what the experiment has spent of this
+            node's privacy so far (`epsilon`, the text `inf` where it is infinite, at `delta`).
     """
 
     job_id: str
@@ -105,6 +107,7 @@ class TrainReply(Reply):
     timing: dict[str, float]
     metrics: tuple[dict[str, Any], ...]
     test_sample_size: int = 0
+    privacy: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,11 +14,12 @@ import numpy as np
 
 from fedbiomed.common.checkpointing.client_module import ClientCheckpointAndStateModule
 from fedbiomed.common.checkpointing.training_state import TrainingState
-from fedbiomed.common.constants import ProcessTypes, TrainingPlans
+from fedbiomed.common.constants import ErrorNumbers, ProcessTypes, TrainingPlans
 from fedbiomed.common.exceptions import FedbiomedDPControllerError, FedbiomedTrainingPlanError
 from fedbiomed.common.files import write_whole
 from fedbiomed.common.metrics import MetricTypes
 from fedbiomed.common.models.model import Model
+from fedbiomed.common.privacy_cost import PrivacyCost
 from fedbiomed.common.training_args import TrainingArgs
 from fedbiomed.common.training_plans.iterations import Batch, training_batches
 from fedbiomed.common.training_plans.node_half import NodeHalf
@@ -57,7 +58,12 @@ class BaseTrainingPlan(ABC):
         checkpoint_dir: the node's folder for what `checkpointing` keeps of this job, set by the node; None on the researcher's side.
         training_data_loader, testing_data_loader: set by the node after the split.
         pre_processes: pre-processing methods by name.
+        supports_privacy: whether this kind of plan takes `dp_args`.
+        privacy_guard: with `dp_args`, hears what a training will cost before its first step, and may raise; set by the node.
+        noise_stream: with `dp_args` and a `random_seed`, what tells the noise of this round and node from that of others; set by the node.
     """
+
+    supports_privacy = False
 
     def __init__(self) -> None:
         self.dataset_path: Any = None
@@ -72,6 +78,8 @@ class BaseTrainingPlan(ABC):
         self._optimizer_args: dict[str, Any] = {}
         self._aggregator_args: dict[str, Any] = {}
         self._n_updates = 0
+        self.privacy_guard: Callable[[PrivacyCost], None] | None = None
+        self.noise_stream = ""
 
     # --- hooks
 
@@ -160,6 +168,10 @@ class BaseTrainingPlan(ABC):
     def updates_done(self) -> int:
         """Steps of the optimizer in the last `training_routine`; 0 where a plan with a routine of its own does not count them."""
         return self._n_updates
+
+    def privacy_cost(self) -> PrivacyCost | None:
+        """What the last `training_routine` cost in privacy; None without `dp_args`."""
+        return None
 
     def loader_args(self) -> dict[str, Any]:
         """Arguments of the data loader."""
@@ -282,9 +294,10 @@ class BaseTrainingPlan(ABC):
     # --- for the kinds of plans
 
     def _store_args(self, model_args: Mapping[str, Any], training_args: TrainingArgs, aggregator_args: Mapping[str, Any] | None) -> None:
-        if training_args.dp_arguments() is not None:
+        if training_args.dp_arguments() is not None and not self.supports_privacy:
             raise FedbiomedDPControllerError(
-                "FB605: differential privacy is not in this version: leave dp_args out of the training arguments"
+                f"{ErrorNumbers.FB616.value}: differential privacy is for torch plans; {type(self).__name__} is none: leave dp_args out of "
+                "the training arguments, or write the model as a TorchTrainingPlan"
             )
         self._model_args = dict(model_args or {})
         self._arguments = training_args

@@ -85,6 +85,20 @@ def training_batches(loader: Loader, args: Mapping[str, Any]) -> Iterator[Batch]
     return islice(batches, 1) if args["dry_run"] else batches
 
 
+def planned_steps(per_pass: int, args: Mapping[str, Any]) -> int:
+    """How many batches `training_batches` will give.
+
+    Args:
+        per_pass: batches in a pass over the loader.
+        args: as there.
+    """
+    if args["num_updates"] is not None:
+        steps = int(args["num_updates"])
+    else:
+        steps = (args["epochs"] or 0) * min(args["batch_maxnum"] or per_pass, per_pass)
+    return min(steps, 1) if args["dry_run"] else steps
+
+
 def _by_epochs(loader: Loader, epochs: int, per_epoch: int, interval: int) -> Iterator[Batch]:
     for epoch in range(1, epochs + 1):
         samples = 0

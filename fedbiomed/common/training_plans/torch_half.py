@@ -91,6 +91,11 @@ class TorchHalf(NodeHalf):
         """Whether one trains a model beside the shared one."""
         return any(correction.has_personal_model for correction in self._corrections())
 
+    @property
+    def without_privacy(self) -> list[str]:
+        """Classes of those that do not go with differential privacy."""
+        return [type(correction).__name__ for correction in self._corrections() if not correction.goes_with_privacy]
+
     def begin(self, module: nn.Module, initial: Mapping[str, torch.Tensor], tools: Tools) -> None:
         """See `Correction.use` and `Correction.begin`."""
         self._epoch = 0

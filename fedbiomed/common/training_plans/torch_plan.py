@@ -1,8 +1,9 @@
 """Training plans on torch."""
 
+import contextlib
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, cast
 
@@ -11,19 +12,21 @@ from torch import nn
 
 from fedbiomed.common.checkpointing.early_stopping import EarlyStopper
 from fedbiomed.common.checkpointing.training_state import TrainingState
-from fedbiomed.common.constants import TrainingPlans
-from fedbiomed.common.exceptions import FedbiomedTrainingPlanError
+from fedbiomed.common.constants import ErrorNumbers, TrainingPlans
+from fedbiomed.common.exceptions import FedbiomedDPControllerError, FedbiomedTrainingPlanError
 from fedbiomed.common.metrics import MetricTypes
 from fedbiomed.common.models.torch_model import TorchModel
 from fedbiomed.common.optimizers.base import BaseOptimizer
 from fedbiomed.common.optimizers.wrap import torch_optimizer
+from fedbiomed.common.privacy_cost import PrivacyCost
 from fedbiomed.common.training_args import TrainingArgs
 from fedbiomed.common.training_plans.base_plan import BaseTrainingPlan, HistoryMonitor
 from fedbiomed.common.training_plans.correction_choice import chosen_corrections
 from fedbiomed.common.training_plans.corrections.correction import Step, Tools
 from fedbiomed.common.training_plans.devices import choose_device
 from fedbiomed.common.training_plans.evaluation import evaluate, metric_values, named
-from fedbiomed.common.training_plans.iterations import first_length
+from fedbiomed.common.training_plans.iterations import first_length, planned_steps
+from fedbiomed.common.training_plans.privacy import PrivateTraining, fitted_module
 from fedbiomed.common.training_plans.torch_half import TorchHalf
 from fedbiomed.common.training_plans.user_code import call_function, call_user
 from fedbiomed.common.uncertainty.swag import SWAG
@@ -38,12 +41,15 @@ class TorchTrainingPlan(BaseTrainingPlan):
     `testing_step(data, target)` and `postprocess(params)`.
     """
 
+    supports_privacy = True
+
     def __init__(self) -> None:
         super().__init__()
         self._optimizer: BaseOptimizer | None = None
         self._initial_params: dict[str, torch.Tensor] = {}
         self._half: TorchHalf | None = None
         self._total_steps = 0
+        self._private: PrivateTraining | None = None
 
     # --- hooks
 
@@ -87,13 +93,17 @@ class TorchTrainingPlan(BaseTrainingPlan):
     ) -> None:
         """See `BaseTrainingPlan`."""
         self._store_args(model_args, training_args, aggregator_args)
+        dp_args = training_args.dp_arguments()
+        self._private = None if dp_args is None else PrivateTraining(dp_args, training_args["random_seed"])
         self._seed()
         self.configure_dependencies()
         module = self._call_hook("init_model", self._model_args)
         if not isinstance(module, nn.Module):
             raise FedbiomedTrainingPlanError(f"FB605: init_model() must return a torch.nn.Module, not {type(module).__name__}")
-        self._model = TorchModel(module)
+        self._model = TorchModel(module if self._private is None else fitted_module(module))
         self._optimizer = torch_optimizer(self._model, self._call_hook("init_optimizer", dict(self._optimizer_args)))
+        if self._private is not None:
+            self._require_clippable(self._optimizer.optimizer)
 
     def optimizer(self) -> BaseOptimizer:
         """See `BaseTrainingPlan`."""
@@ -132,11 +142,47 @@ class TorchTrainingPlan(BaseTrainingPlan):
             half = self.node_half()
             half.begin(module, self._initial_params, Tools(self._loss_of, self._new_optimizer, self._optional_hook))
             self.optimizer().init_training()
-            self._loop(device, self._begun_stopper(module), history_monitor)
+            with self._privately(module):
+                self._loop(device, self._begun_stopper(module), history_monitor)
             half.end()
         finally:
             module.cpu()
         self._optimizer_args = {**self._optimizer_args, "lr": self.optimizer().learning_rates(module)}
+
+    def privacy_cost(self) -> PrivacyCost | None:
+        """See `BaseTrainingPlan`."""
+        return None if self._private is None else self._private.cost(self.updates_done())
+
+    def _require_clippable(self, optimizer: Any) -> None:
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise FedbiomedDPControllerError(
+                f"{ErrorNumbers.FB616.value}: dp_args go with optimizers of torch; init_optimizer() of {type(self).__name__} returned one "
+                "made of declearn's modules: return for instance torch.optim.SGD(self.model().parameters(), lr=0.1), or leave dp_args out"
+            )
+        if type(self).training_routine is not TorchTrainingPlan.training_routine:
+            raise FedbiomedDPControllerError(
+                f"{ErrorNumbers.FB616.value}: {type(self).__name__} has a training_routine() of its own, in which nothing is clipped: "
+                "leave it out, or dp_args"
+            )
+
+    @contextlib.contextmanager
+    def _privately(self, module: nn.Module) -> Iterator[None]:
+        """With `dp_args`, a block in which steps are private and batches are drawn by Poisson sampling."""
+        if self._private is None:
+            yield
+            return
+        given, shares = self.training_data_loader, self._arguments["share_persistent_buffers"]
+        optimizer = self.optimizer().optimizer
+        with self._private.training(
+            module, optimizer, given, self.node_half(), stream=self.noise_stream, are_buffers_shared=shares
+        ) as drawn:
+            if self.privacy_guard is not None:
+                self.privacy_guard(self._private.cost(planned_steps(len(drawn), self.training_args())))
+            self.training_data_loader = drawn
+            try:
+                yield
+            finally:
+                self.training_data_loader = given
 
     def _loop(self, device: torch.device, stopper: EarlyStopper | None, history_monitor: HistoryMonitor | None) -> None:
         try:
@@ -144,7 +190,7 @@ class TorchTrainingPlan(BaseTrainingPlan):
                 epoch = batch.epoch or (batch.iteration - 1) // len(self.training_data_loader) + 1
                 loss = self._train_on(Step(_moved(batch.data, device), _moved(batch.target, device), steps, epoch))
                 self._total_steps += 1
-                if batch.is_reported and history_monitor is not None:
+                if loss is not None and batch.is_reported and history_monitor is not None:
                     history_monitor.add_scalar(metric={"Loss": float(loss.detach())}, **batch.scalars())
                 if stopper is not None and stopper.should_stop(steps):
                     break
@@ -197,16 +243,29 @@ class TorchTrainingPlan(BaseTrainingPlan):
         """Steps done by this plan, those of earlier rounds too where the node keeps its state."""
         return self._total_steps
 
-    def _train_on(self, step: Step) -> torch.Tensor:
-        """One step; returns the plan's own loss, without corrections."""
+    def _train_on(self, step: Step) -> torch.Tensor | None:
+        """One step; returns the plan's own loss, without corrections; None where there is no sample to have one."""
         half = self.node_half()
         half.step_begins(step)
+        if self._private is not None:
+            return self._train_privately_on(step, half, self._private)
         self.optimizer().zero_grad()
         loss = self._loss_of(step.data, step.target)
         torch.autograd.backward(half.corrected_loss(loss))
         half.correct_gradients()
         self.optimizer().step()
         half.step_done(step, loss.detach())
+        return loss
+
+    def _train_privately_on(self, step: Step, half: TorchHalf, private: PrivateTraining) -> torch.Tensor | None:
+        """The same with clipping and noise; a batch without samples is a step of noise alone."""
+        private.zero_grad()
+        size = first_length(step.data)
+        loss = self._loss_of(step.data, step.target) if size else None
+        if loss is not None:
+            torch.autograd.backward(loss)
+        private.step(size)
+        half.step_done(step, torch.zeros(()) if loss is None else loss.detach())
         return loss
 
     def _loss_of(self, data: Any, target: Any) -> torch.Tensor:
@@ -262,6 +321,7 @@ class TorchTrainingPlan(BaseTrainingPlan):
     def after_training_params(self, flatten: bool = False) -> dict[str, Any] | list[float]:
         """See `BaseTrainingPlan`: through the user's `postprocess`, and without buffers where they are not shared."""
         params = self._postprocessed() if hasattr(self, "postprocess") else self.get_model_params()
+        params = params if self._private is None else self._private.leaving(params)
         if flatten:
             return [float(number) for value in params.values() for number in torch.as_tensor(value).detach().cpu().reshape(-1).tolist()]
         return params

@@ -2,6 +2,7 @@
 
 from fedbiomed.researcher.aggregators.aggregator import Aggregator
 from fedbiomed.researcher.aggregators.apfl import APFL
+from fedbiomed.researcher.aggregators.client_level_dp import ClientLevelDP
 from fedbiomed.researcher.aggregators.ditto import Ditto
 from fedbiomed.researcher.aggregators.dynamiclayers import DynamicLayers
 from fedbiomed.researcher.aggregators.fedadagrad import FedAdagrad
@@ -34,6 +35,7 @@ __all__ = [
     "MOON",
     "MRMTL",
     "Aggregator",
+    "ClientLevelDP",
     "Ditto",
     "DynamicLayers",
     "FedAdagrad",

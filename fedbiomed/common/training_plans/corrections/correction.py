@@ -62,11 +62,14 @@ class Correction:
 
     Attributes:
         counts_steps: whether the algorithm needs exactly the steps that were asked for.
+        goes_with_privacy: whether what it adds to steps depends on parameters alone, never on data: then it is added after the clipping
+            and the noise of differential privacy. `corrected_loss` is then called with a loss of 0.
         keeps_state: whether `kept` gives something.
         has_personal_model: whether a model beside the shared one is trained, so that a training cannot be stopped early by the loss of one.
     """
 
     counts_steps = False
+    goes_with_privacy = False
     keeps_state = False
     has_personal_model = False
 

@@ -23,6 +23,8 @@ class ProximalTerm(Correction):
         tells_loss: whether the reply tells the mean over the steps of the plan's own loss, as `training_loss`.
     """
 
+    goes_with_privacy = True
+
     def __init__(self, mu: float, *, tells_loss: bool = False) -> None:
         self._mu = mu
         self._tells_loss = tells_loss

@@ -25,6 +25,7 @@ class ControlVariate(Correction):
     """
 
     counts_steps = True
+    goes_with_privacy = True  # as in DP-SCAFFOLD, Noble et al. 2022 (arXiv:2111.09278)
 
     def __init__(self, deltas: Any) -> None:
         self._deltas = deltas
