@@ -39,7 +39,7 @@ from fedbiomed.node.datasets import DatasetRegistry
 from fedbiomed.node.heartbeat import Heartbeat
 from fedbiomed.node.orders import CLOCK_SKEW_S, Order, OrderBook
 from fedbiomed.node.plan_source import MAX_SOURCE_BYTES
-from fedbiomed.node.state import NodeStates, OptimizerFile, new_state_id
+from fedbiomed.node.state import NodeStates, StateFile, new_state_id
 from fedbiomed.node.task import RoundResult, RoundTask
 from fedbiomed.node.worker import StopSignal, Worker
 
@@ -154,7 +154,7 @@ class OrderRunner:
         )
         if task.state_id is not None:
             _require_file(Path(task.result), "result")
-            self._tools.states.save(task.state_id, request.job_id, request.round, _optimizer_file(task, result))
+            self._tools.states.save(task.state_id, request.job_id, request.round, _state_file(task, result))
         reply = self._draft(request, task, result, time.monotonic() - began)
         logger.info("order %s: %s is done after %.1f s", order.request_id, _spelled(request), time.monotonic() - began)
         self._advance(order, OrderState.TRAINED, encode(reply))
@@ -344,12 +344,12 @@ def _require_file(path: Path, what: str) -> None:
         raise WorkerError(f"FB314: the training process left no {what} file")
 
 
-def _optimizer_file(task: RoundTask, result: RoundResult) -> OptimizerFile | None:
-    """What the training process left of its optimizer for the next round."""
-    if result.optimizer_type is None:
+def _state_file(task: RoundTask, result: RoundResult) -> StateFile | None:
+    """What the training process left for the next round."""
+    if not result.has_state:
         return None
-    _require_file(Path(task.state), "optimizer's state")
-    return OptimizerFile(result.optimizer_type, Path(task.state))
+    _require_file(Path(task.state), "state")
+    return StateFile(result.optimizer_type, Path(task.state))
 
 
 def _checkpoint_folder(config: NodeConfig, job_id: str) -> str | None:

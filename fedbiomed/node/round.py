@@ -5,6 +5,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 from fedbiomed.common.checkpointing.client_module import CheckpointMode
@@ -78,6 +79,7 @@ class Round:
         checkpoints = RoundCheckpoints(plan, self._task.checkpoints, self._task.round)
         if self._task.training:
             self._note(checkpoints.load_state())
+        self._take_kept(plan)
         self._set_params(plan)
         self._prepare_optimizer(plan)
         self._attach_data(plan)
@@ -88,9 +90,9 @@ class Round:
         aux = _optimizer_of(plan).get_aux()
         self._judge(plan, checkpoints, CheckpointMode.PRE_AGGREGATION)
         self._note(checkpoints.save_state())
-        kept = round_optimizer.keep(_optimizer_of(plan), self._task.state)
+        state = round_optimizer.keep(_optimizer_of(plan), plan.node_half().kept(), self._task.state)
         self._write(plan, aux)
-        return self._result(_sample_count(plan), timing, kept)
+        return self._result(_sample_count(plan), timing, *state)
 
     def _prepare_plan(self) -> BaseTrainingPlan:
         plan_class = self._plans.load(self._task.plan_class)
@@ -101,11 +103,16 @@ class Round:
         call_user(plan, "post_init", self._task.model_args, self._arguments, aggregator_args)
         return plan
 
+    def _take_kept(self, plan: BaseTrainingPlan) -> None:
+        """Give the node's half of the algorithm what it kept in the round before."""
+        if self._task.former_state is not None and plan.node_half().keeps_state:
+            plan.node_half().take_kept(round_optimizer.kept_before(self._task.former_state))
+
     def _set_params(self, plan: BaseTrainingPlan) -> None:
         content = Serializer.load(self._task.params)
         if not isinstance(content, dict) or not isinstance(content.get("model_weights"), dict):
             raise FedbiomedRoundError("FB314: the file of parameters has no `model_weights`")
-        plan.set_model_params(content["model_weights"])
+        plan.set_model_params(plan.node_half().arriving(content["model_weights"]))
 
     def _prepare_optimizer(self, plan: BaseTrainingPlan) -> None:
         """Give the optimizer its state of the round before, then what the researcher's optimizer tells."""
@@ -165,7 +172,8 @@ class Round:
         means = ValidationMeans(self._monitor)
         if is_asked or (checkpoints.needs_score(mode) and plan.testing_data_loader is not None and len(plan.testing_data_loader)):
             self._validate(plan, means, before_train=before_train)
-        self._note(checkpoints.judge(mode, means.means()))
+        with plan.node_half().personal(plan.model()) or nullcontext():  # what is kept is what was scored
+            self._note(checkpoints.judge(mode, means.means()))
 
     def _validate(self, plan: BaseTrainingPlan, means: ValidationMeans, *, before_train: bool) -> None:
         """Test; what goes wrong does not end a training, and ends a round of validation only."""
@@ -203,7 +211,7 @@ class Round:
         return {"rtime_training": time.perf_counter() - began, "ptime_training": time.process_time() - processor_began}
 
     def _write(self, plan: BaseTrainingPlan, aux: dict[str, Any]) -> None:
-        weights = call_user(plan, "after_training_params")
+        weights = plan.node_half().leaving(call_user(plan, "after_training_params"))
         content = {
             "researcher_id": self._task.researcher_id,
             "job_id": self._task.job_id,
@@ -215,18 +223,22 @@ class Round:
             "encrypted": False,
             "encryption_factor": None,
         }
+        told = plan.node_half().tells()
         try:
-            Serializer.dump(content, self._task.result)
+            Serializer.dump({**content, "told": told} if told else content, self._task.result)
         except OSError as error:
             raise FedbiomedRoundError(f"FB314: the node cannot write the result to its disk: {error.strerror}") from error
 
-    def _result(self, sample_size: int, timing: dict[str, float], optimizer_type: str | None = None) -> RoundResult:
+    def _result(
+        self, sample_size: int, timing: dict[str, float], has_state: bool = False, optimizer_type: str | None = None
+    ) -> RoundResult:
         msg = "; ".join(self._remarks)[:2000]
         return RoundResult(
             sample_size=sample_size,
             msg=msg,
             timing=timing,
             metrics=self._monitor.points(),
+            has_state=has_state,
             optimizer_type=optimizer_type,
             test_sample_size=self._test_sample_size,
         )

@@ -1,7 +1,12 @@
-"""A round's optimizer: its state from the round before, and auxiliary variables from the researcher. Runs in the training process."""
+"""What a round takes up of the one before: the optimizer's state and what the node's half of an algorithm kept; and auxiliary variables
+from the researcher. Runs in the training process.
+
+Both states lie in one file, which never leaves the node. An optimizer may begin anew where its state does not fit; an algorithm may not,
+for what it keeps, a personal model for instance, cannot be made again.
+"""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +15,26 @@ from fedbiomed.common.optimizers.base import BaseOptimizer
 from fedbiomed.common.serializer import Serializer
 
 logger = logging.getLogger(__name__)
+_KEPT = "kept"
+
+
+def kept_before(path: str) -> dict[str, dict[str, Any]]:
+    """What the node's half kept in the round before.
+
+    Args:
+        path: file that `keep` wrote.
+
+    Raises:
+        FedbiomedRoundError: it cannot be read, or is something else.
+    """
+    try:
+        content = Serializer.load(path)
+        kept = content.get(_KEPT, {}) if isinstance(content, dict) else None
+    except (FedbiomedError, OSError) as error:
+        raise FedbiomedRoundError(f"FB314: what this node kept in the round before cannot be read: {error}") from error
+    if not isinstance(kept, dict) or not all(isinstance(state, dict) for state in kept.values()):
+        raise FedbiomedRoundError("FB314: what this node kept in the round before is not of the form in which it was written")
+    return kept
 
 
 def restore(optimizer: BaseOptimizer, path: str) -> list[str]:
@@ -25,6 +50,8 @@ def restore(optimizer: BaseOptimizer, path: str) -> list[str]:
     try:
         content = Serializer.load(path)
         found, wanted = (content.get("optimizer_type"), type(optimizer).__name__) if isinstance(content, dict) else (None, "")
+        if found is None and isinstance(content, dict) and _KEPT in content:
+            return []  # it had none to keep
         if found != wanted:
             raise FedbiomedOptimizerError(f"it is that of a {found!r:.80}, the plan has a {wanted}")
         anew = optimizer.restore(content.get("state"))
@@ -37,23 +64,32 @@ def restore(optimizer: BaseOptimizer, path: str) -> list[str]:
     return []
 
 
-def keep(optimizer: BaseOptimizer, path: str) -> str | None:
-    """Write the state for the next round; gives the kind of the optimizer, None where it keeps none.
+def keep(optimizer: BaseOptimizer, kept: Mapping[str, Any], path: str) -> tuple[bool, str | None]:
+    """Write what the next round takes up.
+
+    Args:
+        optimizer: whose state is kept.
+        kept: by the node's half of the algorithm.
+        path: of the file.
+
+    Returns:
+        Whether there is such a file, and the kind of the optimizer, None where it keeps no state.
 
     Raises:
         FedbiomedRoundError: it cannot be written.
     """
     state = optimizer.get_state()
-    if state is None:
-        return None
-    kind = type(optimizer).__name__
+    if state is None and not kept:
+        return False, None
+    kind = None if state is None else type(optimizer).__name__
+    content = {"optimizer_type": kind, "state": state}
     try:
-        Serializer.dump({"optimizer_type": kind, "state": state}, path)
+        Serializer.dump({**content, _KEPT: dict(kept)} if kept else content, path)
     except OSError as error:
-        raise FedbiomedRoundError(f"FB314: the node cannot write the optimizer's state to its disk: {error.strerror}") from error
+        raise FedbiomedRoundError(f"FB314: the node cannot write its state of the round to its disk: {error.strerror}") from error
     except FedbiomedError as error:
-        raise FedbiomedRoundError(f"FB314: the optimizer's state cannot be kept for the next round: {error}") from error
-    return kind
+        raise FedbiomedRoundError(f"FB314: the state cannot be kept for the next round: {error}") from error
+    return True, kind
 
 
 def received_aux(files: Sequence[str | Path]) -> dict[str, dict[str, Any]]:

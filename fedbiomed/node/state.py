@@ -1,7 +1,8 @@
 """What a node keeps from one round of a job for the next.
 
 Each training round makes a state with an id of its own; the researcher names the former one in its next order. An optimizer that has a
-state of its own (one made of declearn's modules) leaves it in a file, which the training process wrote and this side put in its place:
+state of its own (one made of declearn's modules), and an algorithm that keeps something on the node (a personal model), leave it in a file,
+which the training process wrote and this side put in its place. It is never sent:
 
     <folder>/job_id_<job_id>/optim_state_<round>_<state_id>
 
@@ -31,15 +32,15 @@ def new_state_id() -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class OptimizerFile:
-    """The state of an optimizer as the training process left it.
+class StateFile:
+    """What the training process left for the next round.
 
     Args:
-        kind: of the optimizer.
+        kind: of the optimizer whose state is in it; None: of none.
         path: the file, which will be moved.
     """
 
-    kind: str
+    kind: str | None
     path: Path
 
 
@@ -58,7 +59,7 @@ class NodeStates:
         self._now = now
 
     def require(self, state_id: str, job_id: str) -> Path | None:
-        """Check that a state of this job is there; gives the file of its optimizer, None where it has none.
+        """Check that a state of this job is there; gives its file, None where it has none.
 
         Raises:
             FedbiomedNodeStateManagerError: it is not.
@@ -67,25 +68,26 @@ class NodeStates:
             row = connection.execute("SELECT job_id, state_path FROM node_states WHERE state_id = ?", (state_id,)).fetchone()
         if row is None or row["job_id"] != job_id:
             raise FedbiomedNodeStateManagerError(
-                f"FB300: this node has no state {state_id} of job {job_id}; it keeps states for {_KEPT_S / 86400:.0f} days, those with an "
-                f"optimizer's variables for the last {_KEPT_FILES} rounds: go on from a later breakpoint, or start the experiment anew"
+                f"FB300: this node has no state {state_id} of job {job_id}; it keeps states for {_KEPT_S / 86400:.0f} days, those with "
+                f"variables of an optimizer or a personal model for the last {_KEPT_FILES} rounds: go on from a "
+                "later breakpoint, or start the experiment anew"
             )
         return None if row["state_path"] is None else self._folder / row["state_path"]
 
-    def save(self, state_id: str, job_id: str, round_: int, optimizer: OptimizerFile | None = None) -> None:
+    def save(self, state_id: str, job_id: str, round_: int, file: StateFile | None = None) -> None:
         """Keep the state of a training round that ended well.
 
         Raises:
-            FedbiomedNodeStateManagerError: the optimizer's file cannot be put in its place.
+            FedbiomedNodeStateManagerError: the file cannot be put in its place.
         """
-        name = None if optimizer is None else f"job_id_{job_id}/optim_state_{round_}_{state_id}"
+        name = None if file is None else f"job_id_{job_id}/optim_state_{round_}_{state_id}"
         with self._store.transaction() as connection:
             connection.execute(
                 "INSERT INTO node_states (state_id, job_id, round, created_at, optimizer_type, state_path) VALUES (?, ?, ?, ?, ?, ?)",
-                (state_id, job_id, round_, self._now(), optimizer and optimizer.kind, name),
+                (state_id, job_id, round_, self._now(), file and file.kind, name),
             )
-            if optimizer is not None and name is not None:
-                _move(optimizer.path, self._folder / name)
+            if file is not None and name is not None:
+                _move(file.path, self._folder / name)
                 self._forget(connection, f"{_BEYOND_THE_LAST} AND job_id = ?", _KEPT_FILES, job_id)
 
     def tidy(self) -> None:
@@ -118,4 +120,4 @@ def _move(source: Path, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(source, target)
     except OSError as error:
-        raise FedbiomedNodeStateManagerError(f"FB314: the node cannot keep the optimizer's state on its disk: {error.strerror}") from error
+        raise FedbiomedNodeStateManagerError(f"FB314: the node cannot keep the state of a round on its disk: {error.strerror}") from error

@@ -31,8 +31,8 @@ class RoundTask:
         dataset_parameters: what the operator said of the dataset beside the path.
         loading_plan: plan and blocks, as `DataLoadingPlan.serialize` gives them.
         aux_files: auxiliary variables of the researcher's optimizer.
-        former_state: the optimizer's state of the round before, if there is one.
-        state: where its state after this round shall lie.
+        former_state: file of what was kept in the round before, if there is one: the optimizer's state, and that of the node's half.
+        state: where that of this round shall lie.
         state_id: goes into the result file; None for a validation.
         result: where the result file shall lie.
         minimum_samples: refuse to train on fewer.
@@ -102,7 +102,8 @@ class RoundResult:
         msg: for users: what did not go well without ending the round.
         timing: seconds: `rtime_training`, `ptime_training`.
         metrics: as in `TrainReply`.
-        optimizer_type: of whose state there is a file; None: there is none.
+        has_state: whether there is a file for the next round.
+        optimizer_type: whose state is in it; None: it has none.
         test_sample_size: rows kept for tests.
     """
 
@@ -110,12 +111,14 @@ class RoundResult:
     msg: str
     timing: dict[str, float]
     metrics: tuple[dict[str, Any], ...]
+    has_state: bool = False
     optimizer_type: str | None = None
     test_sample_size: int = 0
 
     def __post_init__(self) -> None:
         _check(self.optimizer_type is None or (isinstance(self.optimizer_type, str) and len(self.optimizer_type) <= _MAX_NAME), "result")
         _check(type(self.sample_size) is int and self.sample_size >= 0 and isinstance(self.msg, str), "result")
+        _check(type(self.has_state) is bool and (self.has_state or self.optimizer_type is None), "result")
         _check(type(self.test_sample_size) is int and self.test_sample_size >= 0, "result")
         _check(_are_numbers(self.timing), "result")
         _check(all(isinstance(point, dict) and is_json(point) for point in self.metrics), "result")

@@ -1,5 +1,6 @@
 """`Responses`: what nodes replied, kept per round; parameters are read from their file when somebody looks at them."""
 
+import math
 from _collections_abc import dict_items, dict_values  # the types that a dict's own methods return
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     import pandas
 
 PARAMS = "params"
+_TOLD = "told"
+_MOST_NUMBERS = 64
 # What may be as large as the model, and is not kept after it was read.
 _LARGE = (PARAMS, "optim_aux_var")
 # Keys of a reply that lie in the node's result file, and what they are called there.
@@ -32,7 +35,8 @@ class TrainingReply(dict[str, Any]):
     """One node's reply to a training order: a dict whose heavy values are read from `params_path` at each access.
 
     `params` and `optim_aux_var` are not kept after they were read, so that the replies of many rounds take no memory; what is small
-    stays. A value that is assigned is kept. `dict(reply)` gives everything.
+    stays. A value that is assigned is kept. `dict(reply)` gives everything. What the node's half of an algorithm tells is `told`, numbers
+    by name; there is no such key where it tells nothing.
 
     Args:
         values: all keys but those of `FILE_KEYS`; `params_path` names the result file, or is None for a validation-only reply.
@@ -51,6 +55,8 @@ class TrainingReply(dict[str, Any]):
         for name in self._unread:
             dict.__setitem__(self, name, record.get(FILE_KEYS[name]))
         self._unread.clear()
+        if _TOLD in record:
+            dict.__setitem__(self, _TOLD, _checked_numbers(record[_TOLD]))
         return record
 
     def release(self) -> None:
@@ -106,11 +112,24 @@ class TrainingReply(dict[str, Any]):
         return {key: value for key, value in dict.items(self) if key not in self._unread}
 
 
+def _checked_numbers(told: object) -> dict[str, float]:
+    """What a node's half tells; it came from elsewhere."""
+    is_right = isinstance(told, dict) and len(told) <= _MOST_NUMBERS
+    if not isinstance(told, dict) or not is_right or not all(isinstance(name, str) and _is_number(told[name]) for name in told):
+        raise FedbiomedResponsesError(f"what the node's half tells must be at most {_MOST_NUMBERS} finite numbers by name")
+    return {name: float(value) for name, value in told.items()}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def read_result(path: Path) -> dict[str, Any]:
     """Read a node's result file.
 
     Returns:
-        `{researcher_id, job_id, state_id, node_id, model_weights, optimizer_args, optim_aux_var, encrypted, encryption_factor}`.
+        `{researcher_id, job_id, state_id, node_id, model_weights, optimizer_args, optim_aux_var, encrypted, encryption_factor}`, and `told`
+        where the node's half of an algorithm tells something.
 
     Raises:
         FedbiomedResponsesError: it is gone, or does not hold parameters by name.

@@ -6,7 +6,7 @@ import pytest
 from fedbiomed.common.exceptions import FedbiomedError, FedbiomedNodeStateManagerError, FedbiomedRoundError
 from fedbiomed.common.serializer import Serializer
 from fedbiomed.node.round import PlanCache, Round
-from fedbiomed.node.state import NodeStates, OptimizerFile
+from fedbiomed.node.state import NodeStates, StateFile
 from fedbiomed.node.store import NodeStore
 from fedbiomed.researcher.experiment import Experiment
 from tests.support.declearn_plans import TorchLine
@@ -136,7 +136,7 @@ def test_auxiliary_variables_that_nobody_takes(tmp_path, content, modules, text)
 
 
 def test_a_disk_that_is_full(tmp_path):
-    with pytest.raises(FedbiomedRoundError, match="optimizer's state to its disk"):
+    with pytest.raises(FedbiomedRoundError, match="state of the round to its disk"):
         run(tmp_path, ["adam"], state=str(tmp_path / "gone" / "state.mpk"))
 
 
@@ -149,7 +149,7 @@ def store(tmp_path):
 def keep(states, folder, job, number, content=b"x"):
     path = folder / "left.mpk"
     path.write_bytes(content)
-    states.save(f"state_{job}_{number}", job, number, OptimizerFile("DeclearnOptimizer", path))
+    states.save(f"state_{job}_{number}", job, number, StateFile("DeclearnOptimizer", path))
     assert not path.exists()
 
 
@@ -190,7 +190,7 @@ def test_what_belongs_to_no_state_is_removed(store, tmp_path):
 def test_a_file_that_is_not_there_leaves_no_row(store, tmp_path):
     states = NodeStates(store, tmp_path / "states")
     with pytest.raises(FedbiomedNodeStateManagerError, match="on its disk"):
-        states.save("state_1", "job_1", 0, OptimizerFile("DeclearnOptimizer", tmp_path / "nowhere"))
+        states.save("state_1", "job_1", 0, StateFile("DeclearnOptimizer", tmp_path / "nowhere"))
     with pytest.raises(FedbiomedNodeStateManagerError, match="has no state"):
         states.require("state_1", "job_1")
 

@@ -225,7 +225,9 @@ def test_a_state_whose_settings_or_file_were_spoiled_is_refused(case, tmp_path):
 
 def test_every_node_gets_arguments(aggregator):
     small, large = aggregator.create_aggregator_args(START, ["node_a", "node_b"])
-    assert small == {node: {"aggregator_name": aggregator.aggregator_name} for node in ("node_a", "node_b")}
+    assert {node: args["aggregator_name"] for node, args in small.items()} == dict.fromkeys(
+        ("node_a", "node_b"), aggregator.aggregator_name
+    )
     assert large.keys() == {"node_a", "node_b"}
     json.dumps(small)
 

@@ -9,13 +9,18 @@ from fedbiomed.common.constants import Phase
 from fedbiomed.common.plugins import member_names
 from fedbiomed.researcher import aggregators
 from fedbiomed.researcher.aggregators import (
+    APFL,
+    MOON,
+    MRMTL,
     Aggregator,
+    Ditto,
     FedAdagrad,
     FedAdam,
     FedAverage,
     FedAvgM,
     FedDGGA,
     FedNova,
+    FedProx,
     FedYogi,
     Flash,
     GeometricMedian,
@@ -36,16 +41,21 @@ class Case:
 
 
 CASES = {
+    APFL: Case(lambda: APFL(0.4, 0.05)),
+    Ditto: Case(lambda: Ditto(0.5)),
     FedAdagrad: Case(lambda: FedAdagrad(0.05, 0.5), is_mean=False),
     FedAdam: Case(lambda: FedAdam(0.03, initial_v=0.0), is_mean=False),
     FedAverage: Case(FedAverage),
     FedAvgM: Case(lambda: FedAvgM(beta=0.7)),
     FedDGGA: Case(lambda: FedDGGA(0.3, rounds=4)),
     FedNova: Case(lambda: FedNova(0.5)),
+    FedProx: Case(lambda: FedProx(0.2, adaptive=True, patience=1)),
     FedYogi: Case(lambda: FedYogi(tau=1e-2), is_mean=False),
     Flash: Case(lambda: Flash(0.2), is_mean=False),
     GeometricMedian: Case(lambda: GeometricMedian(6)),
     Krum: Case(lambda: Krum(0)),
+    MOON: Case(lambda: MOON(layer="0")),
+    MRMTL: Case(lambda: MRMTL(0.5)),
     Median: Case(Median),
     MultiKrum: Case(lambda: MultiKrum(0, keep=2)),
     Scaffold: Case(Scaffold),
@@ -62,7 +72,7 @@ def family() -> set[type[Aggregator]]:
 
 def reply(params, steps=2):
     """What a node's reply tells beside its parameters."""
-    return {"optimizer_args": {"lr": dict.fromkeys(params, 0.1), "num_updates": steps}}
+    return {"optimizer_args": {"lr": dict.fromkeys(params, 0.1), "num_updates": steps}, "told": {"training_loss": 1.5}}
 
 
 def measures(nodes, round_=0):

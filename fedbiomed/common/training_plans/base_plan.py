@@ -21,6 +21,7 @@ from fedbiomed.common.metrics import MetricTypes
 from fedbiomed.common.models.model import Model
 from fedbiomed.common.training_args import TrainingArgs
 from fedbiomed.common.training_plans.iterations import Batch, training_batches
+from fedbiomed.common.training_plans.node_half import NodeHalf
 from fedbiomed.common.training_plans.plan_text import generated_file, plan_source
 from fedbiomed.common.training_plans.user_code import call_function, call_user
 
@@ -191,6 +192,10 @@ class BaseTrainingPlan(ABC):
             FedbiomedTrainingPlanError: there are no such samples, or this kind of plan does not know its loss.
         """
         raise FedbiomedTrainingPlanError(f"FB605: {type(self).__name__} must define validation_loss() to be judged by its loss")
+
+    def node_half(self) -> NodeHalf:
+        """The node's half of the experiment's algorithm; here there is none."""
+        return NodeHalf()
 
     def training_state(self) -> TrainingState:
         """All that the plan needs to go on after a restart of the node; here the model and the random states."""

@@ -3,6 +3,7 @@
 import logging
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -19,11 +20,12 @@ from fedbiomed.common.optimizers.wrap import torch_optimizer
 from fedbiomed.common.training_args import TrainingArgs
 from fedbiomed.common.training_plans.base_plan import BaseTrainingPlan, HistoryMonitor
 from fedbiomed.common.training_plans.correction_choice import chosen_corrections
-from fedbiomed.common.training_plans.corrections.correction import Correction
+from fedbiomed.common.training_plans.corrections.correction import Step, Tools
 from fedbiomed.common.training_plans.devices import choose_device
 from fedbiomed.common.training_plans.evaluation import evaluate, metric_values, named
-from fedbiomed.common.training_plans.iterations import Batch, first_length
-from fedbiomed.common.training_plans.user_code import call_user
+from fedbiomed.common.training_plans.iterations import first_length
+from fedbiomed.common.training_plans.torch_half import TorchHalf
+from fedbiomed.common.training_plans.user_code import call_function, call_user
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +41,7 @@ class TorchTrainingPlan(BaseTrainingPlan):
         super().__init__()
         self._optimizer: BaseOptimizer | None = None
         self._initial_params: dict[str, torch.Tensor] = {}
-        self._corrections: list[Correction] = []
+        self._half: TorchHalf | None = None
         self._total_steps = 0
 
     # --- hooks
@@ -100,6 +102,12 @@ class TorchTrainingPlan(BaseTrainingPlan):
             )
         return self._optimizer
 
+    def node_half(self) -> TorchHalf:
+        """See `BaseTrainingPlan`; one for the life of the plan, which is a round."""
+        if self._half is None:
+            self._half = TorchHalf(chosen_corrections(self._arguments, self._aggregator_args))
+        return self._half
+
     def initial_parameters(self) -> dict[str, torch.Tensor]:
         """Trainable parameters as they were when training began, by name."""
         return self._initial_params
@@ -108,16 +116,16 @@ class TorchTrainingPlan(BaseTrainingPlan):
         """See `BaseTrainingPlan`."""
         self._preprocess()
         self._require_training_data()
-        self._corrections = chosen_corrections(self._arguments, self._aggregator_args)
         device = self._choose_device(node_args)
         module: nn.Module = self.model().to(device)
         module.train()
         self._initial_params = {name: p.detach().clone() for name, p in module.named_parameters() if p.requires_grad}
         try:
-            for correction in self._corrections:
-                correction.begin(module, self._initial_params)
+            half = self.node_half()
+            half.begin(module, self._initial_params, Tools(self._loss_of, self._new_optimizer, self._optional_hook))
             self.optimizer().init_training()
             self._loop(device, self._begun_stopper(module), history_monitor)
+            half.end()
         finally:
             module.cpu()
         self._optimizer_args = {**self._optimizer_args, "lr": self.optimizer().learning_rates(module)}
@@ -125,7 +133,8 @@ class TorchTrainingPlan(BaseTrainingPlan):
     def _loop(self, device: torch.device, stopper: EarlyStopper | None, history_monitor: HistoryMonitor | None) -> None:
         try:
             for steps, batch in enumerate(self._training_batches(), 1):
-                loss = self._train_on(batch, device)
+                epoch = batch.epoch or (batch.iteration - 1) // len(self.training_data_loader) + 1
+                loss = self._train_on(Step(_moved(batch.data, device), _moved(batch.target, device), steps, epoch))
                 self._total_steps += 1
                 if batch.is_reported and history_monitor is not None:
                     history_monitor.add_scalar(metric={"Loss": float(loss.detach())}, **batch.scalars())
@@ -141,10 +150,10 @@ class TorchTrainingPlan(BaseTrainingPlan):
             return None
         if not isinstance(stopper, EarlyStopper):
             raise FedbiomedTrainingPlanError(f"FB605: early_stopping() must return an EarlyStopper or None, not {type(stopper).__name__}")
-        if any(correction.counts_steps for correction in self._corrections):
-            raise FedbiomedTrainingPlanError(
-                "FB605: early stopping does not go with this experiment's aggregator, which counts on num_updates steps from every node"
-            )
+        half = self.node_half()
+        if half.counts_steps or half.has_personal_model:
+            why = "counts on num_updates steps from every node" if half.counts_steps else "trains two models on each node"
+            raise FedbiomedTrainingPlanError(f"FB605: early stopping does not go with this experiment's aggregator, which {why}")
         self._require_testing_data()
         stopper.begin(module, self.validation_loss)
         return stopper
@@ -180,23 +189,33 @@ class TorchTrainingPlan(BaseTrainingPlan):
         """Steps done by this plan, those of earlier rounds too where the node keeps its state."""
         return self._total_steps
 
-    def _train_on(self, batch: Batch, device: torch.device) -> torch.Tensor:
+    def _train_on(self, step: Step) -> torch.Tensor:
         """One step; returns the plan's own loss, without corrections."""
+        half = self.node_half()
+        half.step_begins(step)
         self.optimizer().zero_grad()
-        loss = call_user(self, "training_step", _moved(batch.data, device), _moved(batch.target, device))
+        loss = self._loss_of(step.data, step.target)
+        torch.autograd.backward(half.corrected_loss(loss))
+        half.correct_gradients()
+        self.optimizer().step()
+        half.step_done(step, loss.detach())
+        return loss
+
+    def _loss_of(self, data: Any, target: Any) -> torch.Tensor:
+        loss = call_user(self, "training_step", data, target)
         if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
             found = f"a tensor of {loss.numel()}" if isinstance(loss, torch.Tensor) else type(loss).__name__
             raise FedbiomedTrainingPlanError(f"FB605: training_step() must return a loss of one number, not {found}")
         if not loss.requires_grad:
             raise FedbiomedTrainingPlanError("FB605: training_step() must return a loss that depends on the model's parameters")
-        followed = loss
-        for correction in self._corrections:
-            followed = correction.corrected_loss(followed)
-        torch.autograd.backward(followed)
-        for correction in self._corrections:
-            correction.correct_gradients()
-        self.optimizer().step()
         return loss
+
+    def _new_optimizer(self) -> BaseOptimizer:
+        return torch_optimizer(self._torch_model(), self._call_hook("init_optimizer", dict(self._arguments.optimizer_arguments())))
+
+    def _optional_hook(self, name: str) -> Callable[..., Any] | None:
+        found = getattr(self, name, None)
+        return partial(call_function, self, found, name) if callable(found) else None
 
     def _choose_device(self, node_args: Mapping[str, Any] | None) -> torch.device:
         gpu_count = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -208,9 +227,19 @@ class TorchTrainingPlan(BaseTrainingPlan):
     def testing_routine(
         self, metric: MetricTypes | None, metric_args: Mapping[str, Any], history_monitor: HistoryMonitor | None, before_train: bool
     ) -> None:
-        """See `BaseTrainingPlan`; accuracy unless told otherwise; a `testing_step` goes first. In evaluation mode, without gradients."""
+        """See `BaseTrainingPlan`; accuracy unless told otherwise; a `testing_step` goes first. In evaluation mode, without gradients.
+
+        Where the algorithm has a personal model, that one is tested, and the shared one as `shared_<metric>` beside it.
+        """
+        values_of, personal = self._values_of(metric, metric_args), self.node_half().personal(self.model())
         with self._torch_model().evaluating(), torch.no_grad():
-            evaluate(self.testing_data_loader, self._values_of(metric, metric_args), history_monitor, before_train=before_train)
+            if personal is None:
+                evaluate(self.testing_data_loader, values_of, history_monitor, before_train=before_train)
+                return
+            with personal:
+                evaluate(self.testing_data_loader, values_of, history_monitor, before_train=before_train)
+            shared = _renamed(values_of)
+            evaluate(self.testing_data_loader, shared, history_monitor, before_train=before_train)
 
     def _values_of(self, metric: MetricTypes | None, metric_args: Mapping[str, Any]) -> Callable[[Any, Any], Mapping[str, float]]:
         if hasattr(self, "testing_step"):
@@ -242,6 +271,11 @@ class TorchTrainingPlan(BaseTrainingPlan):
     def _torch_model(self) -> TorchModel:
         self._wrapped()
         return cast(TorchModel, self._model)
+
+
+def _renamed(values_of: Callable[[Any, Any], Mapping[str, float]]) -> Callable[[Any, Any], Mapping[str, float]]:
+    """The same values, named as those of the shared model."""
+    return lambda data, target: {f"shared_{name}": value for name, value in values_of(data, target).items()}
 
 
 def _moved(values: Any, device: torch.device) -> Any:

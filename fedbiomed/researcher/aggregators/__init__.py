@@ -1,6 +1,8 @@
 """How the nodes' updates become the next parameters: one file per aggregator."""
 
 from fedbiomed.researcher.aggregators.aggregator import Aggregator
+from fedbiomed.researcher.aggregators.apfl import APFL
+from fedbiomed.researcher.aggregators.ditto import Ditto
 from fedbiomed.researcher.aggregators.fedadagrad import FedAdagrad
 from fedbiomed.researcher.aggregators.fedadam import FedAdam
 from fedbiomed.researcher.aggregators.fedavg import FedAverage
@@ -8,17 +10,24 @@ from fedbiomed.researcher.aggregators.fedavgm import FedAvgM
 from fedbiomed.researcher.aggregators.feddgga import FedDGGA
 from fedbiomed.researcher.aggregators.fednova import FedNova
 from fedbiomed.researcher.aggregators.fedopt import FedOpt
+from fedbiomed.researcher.aggregators.fedprox import FedProx
 from fedbiomed.researcher.aggregators.fedyogi import FedYogi
 from fedbiomed.researcher.aggregators.flash import Flash
 from fedbiomed.researcher.aggregators.functional import federated_averaging, initialize, weighted_sum
 from fedbiomed.researcher.aggregators.geometric_median import GeometricMedian
 from fedbiomed.researcher.aggregators.krum import Krum, MultiKrum
 from fedbiomed.researcher.aggregators.median import Median
+from fedbiomed.researcher.aggregators.moon import MOON
+from fedbiomed.researcher.aggregators.mrmtl import MRMTL
 from fedbiomed.researcher.aggregators.scaffold import Scaffold
 from fedbiomed.researcher.aggregators.trimmed_mean import TrimmedMean
 
 __all__ = [
+    "APFL",
+    "MOON",
+    "MRMTL",
     "Aggregator",
+    "Ditto",
     "FedAdagrad",
     "FedAdam",
     "FedAverage",
@@ -26,6 +35,7 @@ __all__ = [
     "FedDGGA",
     "FedNova",
     "FedOpt",
+    "FedProx",
     "FedYogi",
     "Flash",
     "GeometricMedian",

@@ -53,7 +53,7 @@ class Aggregator(ABC):
 
         Args:
             node_id: whose it is.
-            reply: as in `Responses`: `optimizer_args`, `sample_size` and so on.
+            reply: as in `Responses`: `optimizer_args`, `sample_size`, `told` (numbers by name, from the node's half) and so on.
 
         Raises:
             AggregationError: this aggregator needs something that the reply does not tell.
@@ -95,6 +95,13 @@ class Aggregator(ABC):
             raise AggregationError(f"cannot aggregate {len(updates)} updates whose weights sum to {total}")
         self.begin(0)
         return self.aggregate(updates, {node_id: weight / total for node_id, weight in weights.items()})
+
+    def travels(self, name: str) -> bool:
+        """Whether a parameter of that name goes to and fro; one that does not stays as each node has made it, and here as it was made.
+
+        The node's half must leave out the same names in `leaving`.
+        """
+        return True
 
     @contextlib.contextmanager
     def undone_on_failure(self) -> Iterator[None]:

@@ -21,19 +21,22 @@ class ControlVariate(Correction):
     """Subtracts its correction from the gradient of each trainable parameter.
 
     Args:
-        deltas: corrections by the names of the parameters; names of anything else are passed over.
+        deltas: corrections by the names of the parameters, checked when a training begins; names of anything else are passed over.
     """
 
     counts_steps = True
 
-    def __init__(self, deltas: Mapping[str, Any]) -> None:
+    def __init__(self, deltas: Any) -> None:
         self._deltas = deltas
         self._pairs: list[tuple[nn.Parameter, torch.Tensor]] = []
 
     def begin(self, module: nn.Module, initial: Mapping[str, torch.Tensor]) -> None:
         """See `Correction`; corrections of zero, as in the first round, cost nothing."""
-        found = [(p, self._delta(name, p)) for name, p in module.named_parameters() if p.requires_grad]
-        self._pairs = [(parameter, delta) for parameter, delta in found if delta.any()]
+        if not isinstance(self._deltas, Mapping):
+            found = "none came" if self._deltas is None else f"a {type(self._deltas).__name__} came"
+            raise FedbiomedTrainingPlanError(f"FB605: Scaffold needs {ARGUMENT!r}, a correction for each parameter by its name; {found}")
+        pairs = [(p, self._delta(name, p)) for name, p in module.named_parameters() if p.requires_grad]
+        self._pairs = [(parameter, delta) for parameter, delta in pairs if delta.any()]
 
     def correct_gradients(self) -> None:
         """See `Correction`; a parameter that the loss did not touch has a gradient of zero."""
@@ -60,16 +63,8 @@ class ControlVariate(Correction):
 
 
 def correction(training_args: TrainingArgs, aggregator_args: Mapping[str, Any]) -> ControlVariate:
-    """Asked for by the aggregator's name.
-
-    Raises:
-        FedbiomedTrainingPlanError: the aggregator sent no corrections.
-    """
-    deltas = aggregator_args.get(ARGUMENT)
-    if not isinstance(deltas, Mapping):
-        found = "none came" if deltas is None else f"a {type(deltas).__name__} came"
-        raise FedbiomedTrainingPlanError(f"FB605: Scaffold needs {ARGUMENT!r}, a correction for each parameter by its name; {found}")
-    return ControlVariate(deltas)
+    """Asked for by the aggregator's name."""
+    return ControlVariate(aggregator_args.get(ARGUMENT))
 
 
 def _few(names: Mapping[str, Any]) -> str:
