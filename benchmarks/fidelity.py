@@ -44,7 +44,7 @@ def _feddc(data: Path, seeds: int) -> Result:
 
 
 def _synthetic(data: Path, seeds: int) -> Result:
-    return synthetic.run(seed=1)
+    return synthetic.run((1, 2))
 
 
 def _mnist(data: Path, seeds: int) -> Result:

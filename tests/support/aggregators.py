@@ -20,6 +20,8 @@ from fedbiomed.researcher.aggregators import (
     FedAvgM,
     FedDGGA,
     FedNova,
+    FedPCA,
+    FedPM,
     FedProx,
     FedYogi,
     Flash,
@@ -34,10 +36,11 @@ from fedbiomed.researcher.aggregators import (
 
 @dataclass(frozen=True)
 class Case:
-    """`is_mean`: in its first round equal updates give themselves."""
+    """`is_mean`: in its first round equal updates give themselves. `suits_any_model`: the nodes' half asks for no special layers."""
 
     make: Callable[[], Aggregator]
     is_mean: bool = True
+    suits_any_model: bool = True
 
 
 CASES = {
@@ -49,6 +52,8 @@ CASES = {
     FedAvgM: Case(lambda: FedAvgM(beta=0.7)),
     FedDGGA: Case(lambda: FedDGGA(0.3, rounds=4)),
     FedNova: Case(lambda: FedNova(0.5)),
+    FedPCA: Case(lambda: FedPCA("qr")),
+    FedPM: Case(lambda: FedPM(3), suits_any_model=False),
     FedProx: Case(lambda: FedProx(0.2, adaptive=True, patience=1)),
     FedYogi: Case(lambda: FedYogi(tau=1e-2), is_mean=False),
     Flash: Case(lambda: Flash(0.2), is_mean=False),

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fedbiomed.common.training_plans.base_plan import BaseTrainingPlan
+    from fedbiomed.common.training_plans.masked_layers import MaskedConv2d, MaskedLinear, masked
+    from fedbiomed.common.training_plans.pca_plan import PCATrainingPlan
     from fedbiomed.common.training_plans.sklearn_models import FedPerceptron, FedSGDClassifier, FedSGDRegressor
     from fedbiomed.common.training_plans.sklearn_plan import SKLearnTrainingPlan
     from fedbiomed.common.training_plans.torch_plan import TorchTrainingPlan
@@ -14,8 +16,12 @@ _HOMES = {
     "FedPerceptron": "sklearn_models",
     "FedSGDClassifier": "sklearn_models",
     "FedSGDRegressor": "sklearn_models",
+    "MaskedConv2d": "masked_layers",
+    "MaskedLinear": "masked_layers",
+    "PCATrainingPlan": "pca_plan",
     "SKLearnTrainingPlan": "sklearn_plan",
     "TorchTrainingPlan": "torch_plan",
+    "masked": "masked_layers",
 }
 
 __all__ = [
@@ -23,8 +29,12 @@ __all__ = [
     "FedPerceptron",
     "FedSGDClassifier",
     "FedSGDRegressor",
+    "MaskedConv2d",
+    "MaskedLinear",
+    "PCATrainingPlan",
     "SKLearnTrainingPlan",
     "TorchTrainingPlan",
+    "masked",
 ]
 
 

@@ -10,6 +10,8 @@ from fedbiomed.researcher.aggregators.fedavgm import FedAvgM
 from fedbiomed.researcher.aggregators.feddgga import FedDGGA
 from fedbiomed.researcher.aggregators.fednova import FedNova
 from fedbiomed.researcher.aggregators.fedopt import FedOpt
+from fedbiomed.researcher.aggregators.fedpca import FedPCA
+from fedbiomed.researcher.aggregators.fedpm import FedPM
 from fedbiomed.researcher.aggregators.fedprox import FedProx
 from fedbiomed.researcher.aggregators.fedyogi import FedYogi
 from fedbiomed.researcher.aggregators.flash import Flash
@@ -35,6 +37,8 @@ __all__ = [
     "FedDGGA",
     "FedNova",
     "FedOpt",
+    "FedPCA",
+    "FedPM",
     "FedProx",
     "FedYogi",
     "Flash",
