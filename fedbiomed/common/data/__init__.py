@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from fedbiomed.common.data.partition import DirichletLabelPartitioner, LabelSkewPartitioner
     from fedbiomed.common.data.sklearn_data_manager import SkLearnDataManager
     from fedbiomed.common.data.synthetic import fedprox_synthetic
+    from fedbiomed.common.data.tabular_alignment import TabularSchema, table_statistics
     from fedbiomed.common.data.tabular_dataset import TabularDataset
     from fedbiomed.common.data.torch_data_manager import TorchDataManager
 
@@ -54,9 +55,11 @@ __all__ = [
     "SerializationValidation",
     "SkLearnDataManager",
     "TabularDataset",
+    "TabularSchema",
     "TorchDataManager",
     "discover_flamby_datasets",
     "fedprox_synthetic",
+    "table_statistics",
 ]
 
 _FILES = {
@@ -81,9 +84,11 @@ _FILES = {
     "SerializationValidation": "loading_blocks",
     "SkLearnDataManager": "sklearn_data_manager",
     "TabularDataset": "tabular_dataset",
+    "TabularSchema": "tabular_alignment",
     "TorchDataManager": "torch_data_manager",
     "discover_flamby_datasets": "flamby",
     "fedprox_synthetic": "synthetic",
+    "table_statistics": "tabular_alignment",
 }
 
 

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from fedbiomed.common.training_plans.pca_plan import PCATrainingPlan
     from fedbiomed.common.training_plans.sklearn_models import FedPerceptron, FedSGDClassifier, FedSGDRegressor
     from fedbiomed.common.training_plans.sklearn_plan import SKLearnTrainingPlan
+    from fedbiomed.common.training_plans.table_plan import TableStatisticsPlan
     from fedbiomed.common.training_plans.torch_plan import TorchTrainingPlan
 
 _HOMES = {
@@ -20,6 +21,7 @@ _HOMES = {
     "MaskedLinear": "masked_layers",
     "PCATrainingPlan": "pca_plan",
     "SKLearnTrainingPlan": "sklearn_plan",
+    "TableStatisticsPlan": "table_plan",
     "TorchTrainingPlan": "torch_plan",
     "masked": "masked_layers",
 }
@@ -33,6 +35,7 @@ __all__ = [
     "MaskedLinear",
     "PCATrainingPlan",
     "SKLearnTrainingPlan",
+    "TableStatisticsPlan",
     "TorchTrainingPlan",
     "masked",
 ]
