@@ -1,1 +1,1 @@
-"""Measurements, each run by `scripts/bench`."""
+"""Measurements, run by `scripts/bench NAME`; a package, so that no installed one of that name comes first."""

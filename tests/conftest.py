@@ -1,5 +1,6 @@
 """Servers that the whole run shares, each on free ports of 127.0.0.1."""
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,12 @@ class Addresses:
 def network_config(root: Path, **settings: int) -> NetworkConfig:
     """Free ports, and a folder of its own."""
     return NetworkConfig(root=root, mqtt_port=0, http_port=0, **settings)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ctrl_c_is_heard() -> None:
+    """A shell starts what runs in its background with Ctrl-C ignored, and the processes of the tests would inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

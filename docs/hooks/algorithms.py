@@ -13,12 +13,12 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "algorithms.md"
 _PAPER = re.compile(r"\(([A-Z][\w-]+ et al\. \d{4}[^()]*)\)")
 _EXCHANGE = re.compile(r"Exchanged: (.+?)\. Stays on the nodes: (.+?)\.(?: |$)")
-_TESTS = ("test_aggregators", "test_server_optimizers", "test_robust_aggregators", "test_scaffold")
+_TESTS = ("test_aggregators", "test_server_optimizers", "test_robust_aggregators", "test_scaffold", "test_personal")
 _HEAD = """# Algorithms
 
-Aggregators of `fedbiomed.researcher.aggregators`, for `Experiment(aggregator=...)`; options with their defaults. FedProx is the training
-argument `fedprox_mu`, with any of them. Tests lie in `tests/researcher/`; `test_aggregator_family.py` and `test_aggregator_rounds.py` hold
-for all. This page is made from the docstrings by `docs/hooks/algorithms.py`.
+Aggregators of `fedbiomed.researcher.aggregators`, for `Experiment(aggregator=...)`; options with their defaults. The training argument
+`fedprox_mu` adds the term of FedProx to any other of them. Tests lie in `tests/researcher/`; `test_aggregator_family.py` and
+`test_aggregator_rounds.py` hold for all. This page is made from the docstrings by `docs/hooks/algorithms.py`.
 
 | name | what it does | paper | exchanged | stays on the nodes | options | tests |
 |---|---|---|---|---|---|---|

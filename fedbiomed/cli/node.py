@@ -11,13 +11,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from fedbiomed.cli import node_dataset, node_doctor, node_plan
+from fedbiomed.cli import node_dataset, node_doctor, node_peers, node_plan
 from fedbiomed.cli.commands import Subparsers, add_group
 from fedbiomed.cli.node_folder import add_command, database, made, opened, settings
 from fedbiomed.cli.node_output import printable, show_json, show_table
 from fedbiomed.common import config
 from fedbiomed.common.config import NodeConfig
 from fedbiomed.common.exceptions import FedbiomedConfigError, FedbiomedUserInputError
+from fedbiomed.common.security.identity import load_identity, made_identity
 from fedbiomed.node.overview import counts, is_running, jobs
 from fedbiomed.node.store import NodeStore
 
@@ -31,6 +32,7 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
     _add_create(group)
     node_dataset.add_parser(group)
     node_plan.add_parser(group)
+    node_peers.add_parser(group)
     start = add_command(group, "start", "run the node until Ctrl-C or SIGTERM; prints `ready node=ID`", "node start --dir site-a", _start)
     start.add_argument("--gpu", metavar="auto|none|N", help="auto: where the researcher asks and one is there; N: that device")
     start.add_argument("--gpu-only", action="store_true", help="use one, if it is there, also where the researcher does not ask")
@@ -60,6 +62,7 @@ def _create(args: argparse.Namespace) -> int:
         config.save(new)
     except OSError as error:
         raise FedbiomedConfigError(f"cannot make the folder {args.dir}: {error.strerror or error}; name another with --dir") from error
+    made_identity(new.identity)
     NodeStore(new.database).close()
     if args.json:
         show_json(_described(new))
@@ -113,13 +116,18 @@ def _log_to(path: Path) -> None:
 def _status(args: argparse.Namespace) -> int:
     told = settings(args)
     with opened(told) as store:
-        facts = {**_described(told), "running": is_running(told.var), **counts(store)}
+        facts = {**_described(told), "fingerprint": _fingerprint(told), "running": is_running(told.var), **counts(store)}
     if args.json:
         show_json(facts)
         return 0
     for key, value in facts.items():
         print(f"{key:<14} {printable(_spelled(value))}")
     return 0
+
+
+def _fingerprint(told: NodeConfig) -> str | None:
+    """Of the node's key; None where an earlier release made the folder and `node start` has not made a key yet."""
+    return load_identity(told.identity).fingerprint if told.identity.exists() else None
 
 
 def _spelled(value: Any) -> str:

@@ -11,6 +11,7 @@ from fedbiomed.cli.commands import Subparsers, add_command, add_group
 from fedbiomed.common import config
 from fedbiomed.common.config import ResearcherConfig
 from fedbiomed.common.exceptions import FedbiomedConfigError, FedbiomedUserInputError
+from fedbiomed.common.security.identity import made_identity
 
 DEFAULT_FOLDER = Path("fbm-researcher")
 _NOTEBOOKS = Path("notebooks")
@@ -43,6 +44,7 @@ def _create(args: argparse.Namespace) -> int:
         wanted["repository"] = args.repository
     made = config.build(ResearcherConfig, args.dir, wanted, env={})
     _save(made, args.dir)
+    made_identity(made.identity)
     print(f"created researcher={made.id} dir={made.root}")
     return 0
 

@@ -78,6 +78,11 @@ class ComponentConfig:
         return self.root / "log"
 
     @property
+    def identity(self) -> Path:
+        """The component's key pair; its user's alone."""
+        return self.etc / "identity.key"
+
+    @property
     def label(self) -> str:
         """The name where there is one, else the id."""
         return self.name or self.id

@@ -142,6 +142,10 @@ class FedbiomedMetricError(FedbiomedError):
     """A metric cannot be computed for these values."""
 
 
+class FedbiomedUncertaintyError(FedbiomedError):
+    """It cannot be said how sure a model is: the outputs, weights or layers are not such that they tell."""
+
+
 class FedbiomedDPControllerError(FedbiomedError):
     """Differential privacy cannot be applied."""
 

@@ -11,6 +11,7 @@ from types import FrameType
 
 from fedbiomed.common.config import NodeConfig
 from fedbiomed.common.exceptions import FedbiomedConfigError, FedbiomedMessagingError
+from fedbiomed.common.security.identity import made_identity
 from fedbiomed.common.transport.http import HttpFileStore
 from fedbiomed.common.transport.mqtt import MqttBus
 from fedbiomed.node.node import Node
@@ -39,12 +40,14 @@ def run(config: NodeConfig, *, on_ready: Callable[[], None], stop: threading.Eve
         FedbiomedConfigError: a daemon runs in this folder already.
         ComponentTwiceError: a node with this id is connected already.
         FedbiomedNodeStoreError: the database cannot be opened.
+        FedbiomedCertificateError: the node's key cannot be read or made.
     """
     stop = stop or threading.Event()
     boot_id = uuid.uuid4().hex
     with contextlib.ExitStack() as stack:
         stack.enter_context(_ended_by_signals(stop))
         stack.enter_context(_locked(config))
+        made_identity(config.identity)  # an earlier release made the folder without one
         store = stack.enter_context(NodeStore(config.database))
         worker = stack.enter_context(Worker(config))
         worker.start()

@@ -1,7 +1,8 @@
 """Records of the node's log, sent on to the researchers who have orders open here.
 
-Who logs only puts a record into a bounded queue; a thread of its own filters, looks up whom it concerns and sends, a few records a
-second. What is too much is dropped and counted: a log line is never worth a training.
+Who logs only puts a record into a bounded queue; a thread of its own filters, looks up whom it concerns and sends, several in one message
+and a few records a second: a message of its own for every record would be half of the messages of a quick round. What is too much is
+dropped and counted: a log line is never worth a training.
 
 A record leaves the node as its template with harmless arguments: numbers, and words of letters, digits, `_` and `-` (ids, names of
 classes, states). Any other text (a path, what a plan raised, the message of a library) could hold data and is left out, but for the code
@@ -13,15 +14,15 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from queue import Full, Queue
+from queue import Empty, Full, Queue
 from typing import Any
 
 from fedbiomed.common.exceptions import FedbiomedError
 from fedbiomed.common.messages.message import Message
-from fedbiomed.common.messages.monitoring import MAX_LOG_TEXT, NodeLog
+from fedbiomed.common.messages.monitoring import MAX_LOG_TEXT, MAX_LOG_TEXTS, LogLine, NodeLog
 from fedbiomed.node.orders import OrderBook
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 RECORDS_PER_S = 20
 _BURST = 100
 _QUEUED = 200
+_GATHER_S = 0.25
 _JOIN_S = 5.0
 _ROOT = "fedbiomed"
 # The other side, where both run in one process; the bus, whose records would follow from sending; what plans do.
@@ -70,6 +72,7 @@ class LogForwarder(logging.Handler):
         publish: sends a message to a researcher.
         is_connected: whether it can be sent now; what cannot is dropped.
         clock: seconds, for the limit.
+        gather_s: for how long records are gathered before they are sent.
     """
 
     def __init__(
@@ -80,11 +83,13 @@ class LogForwarder(logging.Handler):
         *,
         is_connected: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.monotonic,
+        gather_s: float = _GATHER_S,
     ) -> None:
         super().__init__(logging.INFO)
         self._book, self._node_id, self._publish, self._is_connected = book, node_id, publish, is_connected
         self._queue: Queue[_Noted | None] = Queue(_QUEUED)
         self._limit = _Limit(clock)
+        self._gather_s, self._closing = gather_s, threading.Event()
         self._dropped = 0
         self._thread = threading.Thread(target=self._forward, name=f"logs-{node_id}", daemon=True)
 
@@ -96,11 +101,16 @@ class LogForwarder(logging.Handler):
     def close(self) -> None:
         """Hear nothing more and end the thread; a second call does nothing."""
         logging.getLogger(_ROOT).removeHandler(self)
+        self._closing.set()
         if self._thread.is_alive():
             with contextlib.suppress(Full):
                 self._queue.put(None, timeout=_JOIN_S)
             self._thread.join(_JOIN_S)
         super().close()
+
+    def not_sent(self) -> int:
+        """Records that were dropped, of which nobody has been told yet."""
+        return self._dropped
 
     @contextlib.contextmanager
     def working_for(self, researcher_id: str | None, *, is_order: bool = False) -> Iterator[None]:
@@ -129,41 +139,69 @@ class LogForwarder(logging.Handler):
 
     def _forward(self) -> None:
         while (noted := self._queue.get()) is not None:
+            self._closing.wait(self._gather_s)
+            gathered = [noted, *self._waiting()]
             try:
-                self._send(noted)
+                self._send([one for one in gathered if one is not None])
             except FedbiomedError as error:
-                self._dropped += 1
-                logger.debug("a record was not sent on: %s", error)
+                self._dropped += len(gathered)
+                logger.debug("records were not sent on: %s", error)
+            if gathered[-1] is None:
+                return
 
-    def _send(self, noted: _Noted) -> None:
-        if not self._is_connected():
-            self._dropped += 1
-            return
-        wanted = self._readers(noted.scope)
-        if not wanted:
-            return
-        if not self._limit.allows():
-            self._dropped += 1
-            return
+    def _waiting(self) -> Iterator[_Noted | None]:
+        """What is in the queue, up to the word that nothing more will come."""
+        with contextlib.suppress(Empty):
+            while True:
+                noted = self._queue.get_nowait()
+                yield noted
+                if noted is None:
+                    return
+
+    def _send(self, gathered: Sequence[_Noted]) -> None:
         dropped, self._dropped = self._dropped, 0
-        record = noted.record
-        for researcher_id in wanted:
-            message = NodeLog(
-                researcher_id=researcher_id,
-                node_id=self._node_id,
-                at=record.created,
-                logger=record.name,
-                level=record.levelname,
-                msg=harmless_text(record),
-                dropped=dropped,
-            )
-            self._publish(researcher_id, message)
+        if not self._is_connected():
+            self._dropped += dropped + len(gathered)
+            return
+        for researcher_id, lines in self._by_researcher(gathered).items():
+            for few in _in_messages(lines):
+                self._publish(researcher_id, NodeLog(researcher_id=researcher_id, node_id=self._node_id, lines=tuple(few), dropped=dropped))
+                dropped = 0
+        self._dropped += dropped
+
+    def _by_researcher(self, gathered: Sequence[_Noted]) -> dict[str, list[LogLine]]:
+        """The records that may go, by whom they concern; the others are counted."""
+        lines: dict[str, list[LogLine]] = {}
+        for noted in gathered:
+            readers = self._readers(noted.scope)
+            if readers and not self._limit.allows():
+                self._dropped += 1
+                continue
+            for researcher_id in readers:
+                lines.setdefault(researcher_id, []).append(_line(noted.record))
+        return lines
 
     def _readers(self, scope: _Scope) -> list[str]:
         if scope.is_order and scope.researcher_id is not None:
             return [scope.researcher_id]
         waiting = self._book.wanted_by_researcher()
         return [researcher_id for researcher_id in sorted(waiting) if scope.researcher_id in (None, researcher_id)]
+
+
+def _line(record: logging.LogRecord) -> LogLine:
+    return LogLine(at=record.created, logger=record.name, level=record.levelname, msg=harmless_text(record))
+
+
+def _in_messages(lines: Iterable[LogLine]) -> Iterator[list[LogLine]]:
+    """As many in each message as fit."""
+    few: list[LogLine] = []
+    for line in lines:
+        if sum(len(one.msg) for one in [*few, line]) > MAX_LOG_TEXTS:
+            yield few
+            few = []
+        few.append(line)
+    if few:
+        yield few
 
 
 class _Limit:

@@ -223,9 +223,9 @@ class Round:
             "encrypted": False,
             "encryption_factor": None,
         }
-        told = plan.node_half().tells()
+        beside = {"told": plan.node_half().tells(), "sent": plan.node_half().sends(weights.keys())}
         try:
-            Serializer.dump({**content, "told": told} if told else content, self._task.result)
+            Serializer.dump({**content, **{name: values for name, values in beside.items() if values}}, self._task.result)
         except OSError as error:
             raise FedbiomedRoundError(f"FB314: the node cannot write the result to its disk: {error.strerror}") from error
 

@@ -5,6 +5,7 @@ The daemon and the operator's commands open it at the same time, so it is in WAL
 """
 
 import contextlib
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -82,6 +83,27 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )""",
         "ALTER TABLE datasets ADD COLUMN dlp_id TEXT",
     ),
+    (
+        """CREATE TABLE peers (
+            peer_id TEXT PRIMARY KEY,
+            fingerprint TEXT NOT NULL,
+            is_trusted INTEGER NOT NULL,
+            pinned_at REAL NOT NULL,
+            refused_fingerprint TEXT,
+            refused_at REAL
+        )""",
+        """CREATE TABLE secagg_rounds (
+            sid BLOB NOT NULL,
+            round INTEGER NOT NULL,
+            attempt INTEGER NOT NULL,
+            weight INTEGER NOT NULL,
+            self_seed BLOB,
+            accepted BLOB,
+            has_revealed INTEGER NOT NULL,
+            is_closed INTEGER NOT NULL,
+            PRIMARY KEY (sid, round)
+        )""",
+    ),
 )
 
 
@@ -108,10 +130,13 @@ class NodeStore:
             raise
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self, *, sync: bool = False) -> Iterator[sqlite3.Connection]:
         """Hold the database for one change: committed when the block ends well, undone when it raises.
 
         Rows come as `sqlite3.Row`. A transaction inside another one joins it. Other threads and processes wait for its end.
+
+        Args:
+            sync: also wait until the disk holds the change (some milliseconds): for what a power cut must not take.
 
         Raises:
             FedbiomedNodeStoreError: the database is locked for too long, the disk is full, a constraint is broken.
@@ -125,6 +150,8 @@ class NodeStore:
             try:
                 yield self._connection
                 self._connection.execute("COMMIT")
+                if sync:
+                    self._sync_log()
             except BaseException:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
@@ -148,6 +175,15 @@ class NodeStore:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+    def _sync_log(self) -> None:
+        """Wait until the disk holds the write-ahead log, where each commit is first."""
+        log = self._path.with_name(f"{self._path.name}-wal")
+        try:
+            with log.open("rb") as file:
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise FedbiomedNodeStoreError(f"cannot write {log} to the disk: {error.strerror or error}") from error
 
     def _prepare(self) -> None:
         self._connection.row_factory = sqlite3.Row

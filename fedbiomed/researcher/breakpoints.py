@@ -25,7 +25,10 @@ from fedbiomed.common.files import link_or_copy, sha256_of_file, sync_folder, wr
 State = dict[str, Any]
 _NAME = re.compile(r"breakpoint_(\d+)")
 _LAST_NUMBER = re.compile(r"(\d+)$")
-_WITH_PATHS = ("training_plan_path", "aggregator", "agg_optimizer", "node_selection_strategy", "aggregated_params", "job", "random_states")
+_WITH_PATHS = (
+    *("training_plan_path", "aggregator", "agg_optimizer", "node_selection_strategy", "aggregated_params", "job", "trainer"),
+    "random_states",
+)
 _KEYS: Mapping[str, type | tuple[type, ...]] = {
     "breakpoint_version": str,
     "training_data": dict,

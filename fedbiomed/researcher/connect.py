@@ -11,6 +11,7 @@ from typing import Self
 
 from fedbiomed.common import config as settings
 from fedbiomed.common.config import ResearcherConfig
+from fedbiomed.common.security.identity import made_identity
 from fedbiomed.common.transport.http import HttpFileStore
 from fedbiomed.common.transport.mqtt import MqttBus
 from fedbiomed.common.transport.transport import FileStore, MessageBus
@@ -44,7 +45,7 @@ class Connection:
 
 
 def open_config(root: Path | None = None, env: Mapping[str, str] = os.environ) -> ResearcherConfig:
-    """Read the settings of the researcher in a folder; a folder that has none becomes a new researcher's.
+    """Read the settings of the researcher in a folder; a folder that has none becomes a new researcher's, with a key pair of its own.
 
     Args:
         root: the researcher's folder; None: what `FBM_RESEARCHER_DIR` names, else `fbm-researcher` in the working directory.
@@ -52,11 +53,14 @@ def open_config(root: Path | None = None, env: Mapping[str, str] = os.environ) -
 
     Raises:
         FedbiomedConfigError: a setting is unknown or wrong.
+        FedbiomedCertificateError: the researcher's key cannot be read or made.
     """
     folder = (root or Path(env.get(FOLDER_VARIABLE) or DEFAULT_FOLDER)).absolute()
     if not settings.exists(folder) and not env.get(settings.FILE_VARIABLE):
         settings.save(ResearcherConfig(root=folder, id=f"researcher_{uuid.uuid4()}"))
-    return settings.load(ResearcherConfig, folder, env)
+    loaded = settings.load(ResearcherConfig, folder, env)
+    made_identity(loaded.identity)
+    return loaded
 
 
 def tensorboard_folder(config: ResearcherConfig, env: Mapping[str, str] = os.environ) -> Path:

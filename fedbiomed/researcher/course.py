@@ -18,6 +18,7 @@ class TrainingState(StrEnum):
 
     INITIAL = "initial"
     ONGOING = "ongoing"
+    SWAG_ROUND = "swag_round"
     COMPLETED = "completed"
     ERROR = "error"
 

@@ -200,7 +200,7 @@ class Experiment(KeepsAggregatedModels, ExperimentMerge):
             aux = server_optimizer.AuxTotal(self._agg_optimizer)
             updates = trainer.updates(round_, job.nodes, strategy, self._aggregator, aux)
             progress.begin_round(round_, self._round_limit, job.nodes)
-            args, aux_var = self._aggregator_args(job), server_optimizer.aux_to_send(self._agg_optimizer)
+            args, aux_var = trainer.args_for_nodes(job, *self._aggregator_args(job)), server_optimizer.aux_to_send(self._agg_optimizer)
             job.start_nodes_training_round(
                 round_, *args, optim_aux_var=aux_var, on_reply=updates.add, on_progress=progress.hear, stop=self._stop
             )
@@ -237,7 +237,7 @@ class Experiment(KeepsAggregatedModels, ExperimentMerge):
         round_ = self._round_current
         with self._shown_progress() as progress:
             progress.begin_round(round_ - 1, self._round_limit, job.nodes, what="validation after round")
-            small, _ = self._aggregator_args(job)  # large ones are for training
+            small, _ = self._trainer.args_for_nodes(job, *self._aggregator_args(job))  # large ones are for training
             job.start_nodes_training_round(round_, small, {}, do_training=False, on_progress=progress.hear, stop=self._stop)
             points = reports(round_, job)
             self._keep_reports(round_, points)
@@ -317,7 +317,7 @@ class Experiment(KeepsAggregatedModels, ExperimentMerge):
                 for round_, params in self._aggregated_params.items()
             },
             "job": job.save_state_breakpoint(folder),
-            "trainer": self._trainer.save_state_breakpoint(),
+            "trainer": self._trainer.save_state_breakpoint(folder),
             "secagg": self._secagg.save_state_breakpoint(),
             "checkpointer": server_checkpoints.save(self._checkpointer, Path(self.experimentation_path())),
             "history": self._history.save(),

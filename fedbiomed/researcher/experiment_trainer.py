@@ -2,13 +2,18 @@
 
 from typing import TYPE_CHECKING
 
+from fedbiomed.common.constants import ErrorNumbers
+from fedbiomed.common.exceptions import FedbiomedTrainerError
 from fedbiomed.researcher import experiment_checks as checks
 from fedbiomed.researcher.events.model_trainer import ModelTrainer
+from fedbiomed.researcher.events.swag_trainer import SWAGTrainer
 from fedbiomed.researcher.experiment_views import ExperimentViews
 from fedbiomed.researcher.requests import Requests
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+    from fedbiomed.common.uncertainty.swag import SWAG
 
 
 class ExperimentTrainer(ExperimentViews):
@@ -33,6 +38,23 @@ class ExperimentTrainer(ExperimentViews):
         """Set what follows when a round has finished: an object, a class, or None for the plain one."""
         self._trainer = checks.trainer(trainer)
         return self._trainer
+
+    def swag(self, seed: int | None = None) -> "SWAG":
+        """The posterior of the last round with `trainer=SWAGTrainer(...)`, for a copy of the plan's model.
+
+        Args:
+            seed: of its draws; None: drawn now.
+
+        Raises:
+            FedbiomedTrainerError: the experiment has another trainer, or there is no posterior yet.
+        """
+        plan = self.training_plan()
+        if not isinstance(self._trainer, SWAGTrainer) or plan is None:
+            raise FedbiomedTrainerError(
+                f"{ErrorNumbers.FB411.value}: a SWAGTrainer gathers moments of weights, a {type(self._trainer).__name__} does not; make "
+                "the experiment with trainer=SWAGTrainer(...)"
+            )
+        return self._trainer.posterior(seed).with_model(plan.model())
 
     def history_transitions(self) -> "DataFrame":
         """What happened in the training, the oldest first: columns round (rounds done then), event, state and note."""

@@ -3,29 +3,36 @@
 import logging
 from datetime import UTC, datetime
 
-from fedbiomed.common.messages.monitoring import NodeLog
+from fedbiomed.common.messages.monitoring import LogLine, NodeLog
 
 logger = logging.getLogger(__name__)
 
 
-def show(record: NodeLog) -> None:
-    """Log a node's record; always at INFO: a warning there is no warning here."""
-    logger.info("%s", block(record))
+def show(told: NodeLog) -> None:
+    """Log a node's records; always at INFO: a warning there is no warning here."""
+    for text in blocks(told):
+        logger.info("%s", text)
 
 
-def block(record: NodeLog) -> str:
-    """The record as a few lines; what could steer a terminal is spelled out."""
-    lines = [
-        "log of a node",
-        f"  node:    {record.node_id}",
-        f"  level:   {_plain(record.level)}",
-        f"  time:    {_time(record.at)}",
-        f"  logger:  {_plain(record.logger)}",
-        f"  message: {_plain(record.msg)}",
-    ]
-    if record.dropped > 0:
-        lines.append(f"  ({record.dropped} records before it were not sent)")
-    return "\n".join(lines)
+def blocks(told: NodeLog) -> list[str]:
+    """Each record as a few lines; what could steer a terminal is spelled out."""
+    texts = [_block(told.node_id, line) for line in told.lines]
+    if told.dropped > 0 and texts:
+        texts[0] += f"\n  ({told.dropped} records before it were not sent)"
+    return texts
+
+
+def _block(node_id: str, line: LogLine) -> str:
+    return "\n".join(
+        (
+            "log of a node",
+            f"  node:    {node_id}",
+            f"  level:   {_plain(line.level)}",
+            f"  time:    {_time(line.at)}",
+            f"  logger:  {_plain(line.logger)}",
+            f"  message: {_plain(line.msg)}",
+        )
+    )
 
 
 def _plain(text: str) -> str:

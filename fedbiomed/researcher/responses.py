@@ -129,7 +129,7 @@ def read_result(path: Path) -> dict[str, Any]:
 
     Returns:
         `{researcher_id, job_id, state_id, node_id, model_weights, optimizer_args, optim_aux_var, encrypted, encryption_factor}`, and `told`
-        where the node's half of an algorithm tells something.
+        and `sent` where the node's half of an algorithm tells something, or sends something beside the parameters.
 
     Raises:
         FedbiomedResponsesError: it is gone, or does not hold parameters by name.

@@ -9,7 +9,10 @@ from fedbiomed.demo.plans import BreastCancerNetwork
 from tests.support.federation import command
 from tests.support.notebooks import NOTEBOOKS, Hospitals, started
 
-ON_ALGORITHMS = ("scaffold", "fedprox", "declearn-with-pytorch", "declearn-with-sklearn", "adaptive-server-optimizers", "feddc")
+ON_ALGORITHMS = (
+    *("scaffold", "fedprox", "declearn-with-pytorch", "declearn-with-sklearn", "adaptive-server-optimizers", "feddc"),
+    "swag-uncertainty",
+)
 WITH_APPROVAL = ("101_getting-started", "training-plan-approval")
 TEXTS = {
     "101_getting-started": ["rounds done: 10"],

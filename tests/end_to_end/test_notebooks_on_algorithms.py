@@ -61,3 +61,14 @@ def test_feddc(hospitals: Hospitals, tmp_path: Path) -> None:
     assert re.search(r"right, FedDC against averaging alone: \+0\.\d+", done.text)
     assert "completed" in done.text
     assert done.pictures == 1
+
+
+def test_swag_uncertainty(hospitals: Hospitals, tmp_path: Path) -> None:
+    done = hospitals.run("swag-uncertainty", tmp_path)
+    before, after = map(float, re.search(r"calibration error before (\S+) after (\S+)", done.text).groups())
+    assert after < before - 0.02
+    right, wrong = map(float, re.search(r"mutual information, right (\S+) wrong (\S+)", done.text).groups())
+    assert wrong > 1.2 * right > 0
+    assert "SWAGRoundFinished" in done.text
+    assert "moments of 3 hospitals, by (80, 80, 80) samples" in done.text
+    assert done.pictures == 2

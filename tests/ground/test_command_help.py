@@ -37,6 +37,7 @@ def test_there_are_the_commands_that_users_know() -> None:
     assert {name.removeprefix("fedbiomed ") for name in COMMANDS} >= {
         *("network start", "network stop", "node create", "node start", "node status", "node jobs", "node doctor"),
         *(f"node dataset {verb}" for verb in ("add", "list", "remove")),
+        *(f"node peers {verb}" for verb in ("list", "trust", "forget")),
         *(f"node plan {verb}" for verb in ("list", "register", "approve", "reject", "view", "diff", "update", "delete")),
         *("researcher create", "researcher start", "experiment list", "experiment show", "experiment resume", "doctor", "demo"),
     }

@@ -15,6 +15,7 @@ from fedbiomed.common.files import FileRef
 from fedbiomed.common.messages import codec
 from fedbiomed.common.messages.discovery import DatasetsReply, PingRequest, SearchRequest
 from fedbiomed.common.messages.message import Message, field_types
+from fedbiomed.common.messages.monitoring import LogLine
 from fedbiomed.common.messages.training import TrainProgress, TrainReply, TrainRequest
 
 REF = FileRef(key="0" * 32, sha256="1" * 64, size=3)
@@ -45,6 +46,8 @@ def example(kind: Any) -> Any:
     text = str(kind)
     if kind is FileRef:
         return REF
+    if kind == tuple[LogLine, ...]:
+        return (LogLine(at=0.5, logger="a", level="INFO", msg="b"),)
     for spelled, value in (("tuple[str", ("a",)), ("tuple[fed", (REF,)), ("tuple[dict", ({"a": 1},)), ("dict[str, fed", {"a": REF})):
         if text.startswith(spelled):
             return value

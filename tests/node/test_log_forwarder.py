@@ -8,11 +8,11 @@ import pytest
 
 from fedbiomed.common.exceptions import FedbiomedMessageError, FedbiomedRoundError
 from fedbiomed.common.messages.codec import decode, encode
-from fedbiomed.common.messages.monitoring import NodeLog
-from fedbiomed.node.log_forwarder import _BURST, _QUEUED, RECORDS_PER_S, LogForwarder, _Limit, harmless_text
+from fedbiomed.common.messages.monitoring import LogLine, NodeLog
+from fedbiomed.node.log_forwarder import _BURST, RECORDS_PER_S, LogForwarder, _Limit, harmless_text
 from fedbiomed.node.orders import OrderBook
 from fedbiomed.node.store import NodeStore
-from fedbiomed.researcher.node_logs import block
+from fedbiomed.researcher.node_logs import blocks
 from tests.support.orders import RESEARCHER, train_request
 
 OTHER = "researcher_other"
@@ -28,22 +28,27 @@ class Clock:
 
 
 class Line:
-    """Keeps what is published; can be held up, and cut."""
+    """Keeps the lines that are published, and how many came in each message; can be held up, and cut."""
 
     def __init__(self):
         self.sent = queue.Queue()
+        self.sizes, self.dropped = [], 0
         self.is_open = threading.Event()
         self.is_open.set()
         self.is_connected = True
 
     def publish(self, researcher_id, message):
         assert self.is_open.wait(20)
-        self.sent.put((researcher_id, decode(encode(message))))
+        came = decode(encode(message))
+        self.sizes.append(len(came.lines))
+        self.dropped += came.dropped
+        for told in came.lines:
+            self.sent.put((researcher_id, came.node_id, told))
 
     def texts(self, upto):
-        """All messages up to one of that text."""
+        """All lines up to one of that text."""
         found = []
-        while not found or found[-1][1].msg != upto:
+        while not found or found[-1][2].msg != upto:
             found.append(self.sent.get(timeout=20))
         return found
 
@@ -75,7 +80,7 @@ def clock():
 
 @pytest.fixture
 def forwarder(book, line, clock):
-    made = LogForwarder(book, "node_1", line.publish, is_connected=lambda: line.is_connected, clock=clock)
+    made = LogForwarder(book, "node_1", line.publish, is_connected=lambda: line.is_connected, clock=clock, gather_s=0.01)
     made.start()
     yield made
     line.is_open.set()
@@ -124,7 +129,7 @@ def test_a_trace_stays_here(book, forwarder, line, node_log):
         raise ValueError("Dupont")
     except ValueError:
         node_log.exception("order %s", "request_1")
-    _, message = line.sent.get(timeout=20)
+    *_, message = line.sent.get(timeout=20)
     assert (message.level, message.msg, message.logger) == ("ERROR", "order request_1", node_log.name)
     assert "Dupont" not in repr(message)
 
@@ -134,7 +139,7 @@ def test_only_who_has_open_orders_hears(book, forwarder, line, node_log):
     passed_by(forwarder, line, node_log)
     open_order(book, RESEARCHER)
     node_log.info("one waits")
-    assert [(to, m.msg) for to, m in line.texts("one waits")] == [(RESEARCHER, "one waits")]
+    assert [(to, m.msg) for to, _, m in line.texts("one waits")] == [(RESEARCHER, "one waits")]
     open_order(book, OTHER)
     node_log.warning("two wait")
     assert sorted(line.sent.get(timeout=20)[0] for _ in range(2)) == [OTHER, RESEARCHER]
@@ -146,20 +151,20 @@ def test_what_concerns_one_researcher_goes_to_no_other(book, forwarder, line, no
         node_log.info("a question of one without orders")
     with forwarder.working_for(RESEARCHER, is_order=True):
         node_log.info("an order")
-    assert [(to, m.msg) for to, m in line.texts("an order")] == [(RESEARCHER, "an order")]
+    assert [(to, m.msg) for to, _, m in line.texts("an order")] == [(RESEARCHER, "an order")]
 
 
 def test_two_nodes_in_one_process_keep_their_records_apart(book, forwarder, line, node_log):
     open_order(book, RESEARCHER)
     other_line = Line()
-    other = LogForwarder(book, "node_2", other_line.publish)
+    other = LogForwarder(book, "node_2", other_line.publish, gather_s=0.01)
     other.start()
     with other.working_for(None):
         node_log.info("of node_2")
     with forwarder.working_for(None):
         node_log.info("of node_1")
-    assert [m.node_id for _, m in line.texts("of node_1")] == ["node_1"]
-    assert [m.node_id for _, m in other_line.texts("of node_2")] == ["node_2"]
+    assert [node for _, node, _ in line.texts("of node_1")] == ["node_1"]
+    assert [node for _, node, _ in other_line.texts("of node_2")] == ["node_2"]
     other.close()
     assert other_line.sent.empty()
 
@@ -180,7 +185,7 @@ def test_what_is_not_the_nodes_stays_here(book, forwarder, line, node_log, name)
     logging.getLogger(name).error("not this")
     node_log.debug("nor this")
     node_log.info("this")
-    assert [m.msg for _, m in line.texts("this")] == ["this"]
+    assert [m.msg for *_, m in line.texts("this")] == ["this"]
 
 
 def passed_by(forwarder, line, node_log):
@@ -190,17 +195,20 @@ def passed_by(forwarder, line, node_log):
     return line.texts("the end")[:-1]
 
 
-def test_a_flood_is_limited_and_counted(book, forwarder, line, node_log):
+def test_a_flood_is_limited_and_counted(book, forwarder, line, node_log, clock):
     open_order(book, RESEARCHER)
     line.is_open.clear()  # sending hangs: whoever logs must not
     for number in range(1000):
         node_log.info("record %d", number)
+    clock.now = 1e6
     line.is_open.set()
+    node_log.info("the last")  # maybe one too many itself
     forwarder.close()
-    sent = [line.sent.get_nowait()[1] for _ in range(line.sent.qsize())]
-    assert [message.msg for message in sent] == [f"record {number}" for number in range(_BURST)]
-    # the queue held so many, and one more if the thread had taken one by then
-    assert sum(message.dropped for message in sent) in (1000 - _QUEUED, 1000 - _QUEUED - 1)
+    sent = [line.sent.get_nowait()[2].msg for _ in range(line.sent.qsize())]
+    assert sent[:_BURST] == [f"record {number}" for number in range(_BURST)]
+    assert len(sent) <= 2 * _BURST
+    assert max(line.sizes) > 1, "records that come together go together"
+    assert len(sent) + line.dropped + forwarder.not_sent() == 1001
 
 
 def test_the_limit_is_so_many_at_once_then_so_many_a_second(clock):
@@ -217,7 +225,7 @@ def test_the_limit_is_so_many_at_once_then_so_many_a_second(clock):
 def test_what_cannot_be_sent_now_is_not_kept(book, line, node_log, clock):
     open_order(book, RESEARCHER)
     line.is_connected = False
-    cut = LogForwarder(book, "node_1", line.publish, is_connected=lambda: line.is_connected, clock=clock)
+    cut = LogForwarder(book, "node_1", line.publish, is_connected=lambda: line.is_connected, clock=clock, gather_s=0.01)
     cut.start()
     node_log.info("lost")
     cut.close()
@@ -236,19 +244,41 @@ def test_it_ends(book, line, node_log):
 
 
 def test_a_message_has_a_size():
-    fields = {"researcher_id": "r", "node_id": "n", "at": 1.0, "logger": "l", "level": "INFO"}
-    message = NodeLog(**fields, msg="x" * 2000)
+    longest = log_line("\x01" * 2000)
+    message = NodeLog(researcher_id="r", node_id="n", lines=(longest,) * 4)
     assert decode(encode(message)) == message
+    with pytest.raises(FedbiomedMessageError, match="10000 characters, at most 8000"):
+        NodeLog(researcher_id="r", node_id="n", lines=(longest,) * 5)
     with pytest.raises(FedbiomedMessageError, match="2001 characters, at most 2000"):
-        NodeLog(**fields, msg="x" * 2001)
+        log_line("x" * 2001)
+    with pytest.raises(FedbiomedMessageError, match="holds a number and three texts"):
+        log_line(None)
+
+
+def test_long_records_go_in_several_messages(book, forwarder, line, node_log):
+    open_order(book, RESEARCHER)
+    line.is_open.clear()
+    for number in range(9):
+        node_log.info("%d " + "x" * 1900, number)
+    line.is_open.set()
+    forwarder.close()
+    assert sum(line.sizes) == 9
+    assert max(line.sizes) <= 4
+    assert [line.sent.get_nowait()[2].msg[0] for _ in range(9)] == [str(number) for number in range(9)]
+
+
+def log_line(msg, at=0.5):
+    return LogLine(at=at, logger="fedbiomed.node", level="WARNING", msg=msg)
 
 
 def test_a_block_tells_node_and_level():
-    told = NodeLog(researcher_id="r", node_id="node_1", at=0.5, logger="fedbiomed.node", level="WARNING", msg="a \x1b[31m b", dropped=3)
-    lines = [line.split(None, 1) for line in block(told).splitlines()]
+    told = NodeLog(researcher_id="r", node_id="node_1", lines=(log_line("a \x1b[31m b"), log_line("nan", at=1e300)), dropped=3)
+    first, second = blocks(told)
+    lines = [line.split(None, 1) for line in first.splitlines()]
     assert ["node:", "node_1"] in lines
     assert ["level:", "WARNING"] in lines
     assert ["time:", "1970-01-01T00:00:00.500+00:00"] in lines
     assert ["message:", "a \\x1b[31m b"] in lines
-    assert "3 records before it were not sent" in block(told)
-    assert "nan" in block(NodeLog(researcher_id="r", node_id="n", at=1e300, logger="l", level="INFO", msg="nan"))
+    assert "3 records before it were not sent" in first
+    assert "1e+300" in second
+    assert "were not sent" not in second

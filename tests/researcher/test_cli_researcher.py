@@ -10,6 +10,7 @@ from fedbiomed.common import config
 from fedbiomed.common.config import ResearcherConfig
 from fedbiomed.common.exceptions import FedbiomedBreakpointError, FedbiomedConfigError, FedbiomedUserInputError
 from fedbiomed.researcher.breakpoints import BreakpointWriter, linked
+from fedbiomed.researcher.connect import open_config
 
 
 def command(*arguments: object) -> int:
@@ -34,6 +35,14 @@ def folder(tmp_path):
 def test_create_writes_what_was_told(folder):
     made = config.load(ResearcherConfig, folder, env={})
     assert (made.broker, made.broker_port, made.repository) == ("broker.example.org", 1884, "https://files.example.org")
+
+
+def test_a_researcher_has_a_key_of_its_own(folder, tmp_path):
+    made = config.load(ResearcherConfig, folder, env={})
+    key = made.identity.read_text()
+    assert made.identity.stat().st_mode & 0o777 == 0o600
+    assert open_config(folder, env={}).identity.read_text() == key  # a notebook that starts there takes it
+    assert open_config(tmp_path / "new", env={}).identity.read_text() != key  # and makes one with a folder
 
 
 def test_create_tells_the_id(tmp_path, capsys):

@@ -67,5 +67,5 @@ def test_a_failure_is_told_without_what_the_plan_said(requests, records):
 def test_a_node_may_keep_its_log_to_itself(federation, tmp_path, records):
     with federation.node(7, forward_logs=False), federation.researcher(tmp_path / "researcher") as requests:
         run(requests, nodes=["node_7", "node_0"])
-    records.with_words("node:    node_0", "is done")
+        records.with_words("node:    node_0", "is done")
     assert not [seen for seen in records.seen if "node_7" in seen]

@@ -148,3 +148,22 @@ def test_anything_else_is_refused(data: Any) -> None:
         Responses(data)
     with pytest.raises(FedbiomedResponsesError, match="list of dicts"):
         Responses().append(data)
+
+
+def test_what_a_nodes_half_tells_is_there_where_it_tells_something(result: Path) -> None:
+    one = reply(result)
+    one.load()
+    assert "told" not in one
+    Serializer.dump({**read_result(result), "told": {"training_loss": 0.5}}, result)
+    one = reply(result)
+    one.load()
+    one.release()
+    assert one["told"] == {"training_loss": 0.5}
+    json.dumps(one.without_file())
+
+
+@pytest.mark.parametrize("told", [[1.0], {"x": "1"}, {"x": float("nan")}, {"x": True}, {str(n): 0.0 for n in range(65)}])
+def test_what_a_nodes_half_tells_came_from_elsewhere(result: Path, told: Any) -> None:
+    Serializer.dump({**read_result(result), "told": told}, result)
+    with pytest.raises(FedbiomedResponsesError, match="at most 64 finite numbers by name"):
+        reply(result).load()

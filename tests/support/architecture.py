@@ -30,6 +30,7 @@ FLOORS: Mapping[str, int] = {
     "optimizers": 2,
     "secagg": 2,
     "checkpointing": 2,
+    "uncertainty": 2,
     "security": 1,
     "training_plans": 3,
 }

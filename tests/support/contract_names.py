@@ -70,6 +70,22 @@ fedbiomed.researcher.events
     start_round; test_round; finish; training; options
   DaisyChainTrainer(daisy_chain_period=1, aggregation_period=10, seed=None, weighted=False)
   MergeTrainer
+  SWAGRoundFinished(trainer)
+    handle; next; _aggregate_param_vectors
+  SWAGTrainer(start=1, every=1, unit='steps', max_snapshots=None, max_rank=20, skip_model_tests=False, \
+model_test_after_each_round=True, delete_local_models_after_aggregation=True)
+    swag; moments; schedule
+
+fedbiomed.common.uncertainty
+  SWAG(first, second, deviations=None, model=None, seed=None)
+    sample(scale=1.0, seed=None); predict(inputs, draws=30); first; second; variance; std; draw; save; load; with_model; rank
+  DeepEnsemble(models, softmax=False)
+    predict(inputs); vote(inputs); of_params
+  MCDropout(model, passes=10, softmax=False, seed=None)
+    predict(inputs)
+  predictive
+  calibration_curve
+  expected_calibration_error
 
 fedbiomed.researcher.strategies
   Strategy

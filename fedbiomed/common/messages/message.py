@@ -3,13 +3,12 @@
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from typing import Any
 
 from fedbiomed.common.constants import ID_PATTERN
 from fedbiomed.common.exceptions import FedbiomedMessageError
-from fedbiomed.common.files import FileRef
 
 _MAX_DEPTH = 16
 
@@ -18,8 +17,8 @@ _MAX_DEPTH = 16
 class Message:
     """What travels over the broker.
 
-    Field types may be `str`, `int`, `float` (an int will do), `bool`, `dict[str, Any]` (of JSON values), `FileRef`, and of these
-    `X | None`, `tuple[X, ...]` and `dict[str, X]`. Fields called `..._id` must look like ids.
+    Field types may be `str`, `int`, `float` (an int will do), `bool`, `dict[str, Any]` (of JSON values), a dataclass that checks itself
+    (`FileRef`), and of these `X | None`, `tuple[X, ...]` and `dict[str, X]`. Fields called `..._id` must look like ids.
 
     Raises:
         FedbiomedMessageError: a field has another type, or an id could not be part of a topic.
@@ -100,10 +99,10 @@ def is_json(value: object, depth: int = 0) -> bool:
 
 
 def from_json(value: object, kind: Any) -> object:
-    """Turn a decoded JSON value into what a field of that type holds (lists to tuples, maps to `FileRef`).
+    """Turn a decoded JSON value into what a field of that type holds (lists to tuples, maps to dataclasses).
 
     Raises:
-        FedbiomedMessageError: a file reference is malformed. Other mismatches are left to the message's own check.
+        FedbiomedMessageError: a part of the message is malformed. Other mismatches are left to the message's own check.
     """
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
@@ -112,16 +111,16 @@ def from_json(value: object, kind: Any) -> object:
         return tuple(from_json(item, args[0]) for item in value)
     if origin is dict and isinstance(value, dict):
         return {name: from_json(item, args[1]) for name, item in value.items()}
-    if kind is FileRef:
-        return _file_ref(value)
-    return value
+    return _part(value, kind) if is_dataclass(kind) else value
 
 
-def _file_ref(value: object) -> FileRef:
-    if not isinstance(value, dict) or set(value) != {"key", "sha256", "size"}:
-        raise FedbiomedMessageError(f"a file reference holds key, sha256 and size, not {value!r:.120}")
+def _part(value: object, kind: Any) -> object:
+    """A dataclass from a map of all its fields; it checks them itself."""
+    names = [field.name for field in fields(kind)]
+    if not isinstance(value, dict) or set(value) != set(names):
+        raise FedbiomedMessageError(f"a {kind.__name__} holds {', '.join(names)}, not {value!r:.120}")
     try:
-        return FileRef(**value)
+        return kind(**value)
     except ValueError as error:
         raise FedbiomedMessageError(str(error)) from error
 

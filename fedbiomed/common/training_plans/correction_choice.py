@@ -9,11 +9,11 @@ from fedbiomed.common.training_plans import corrections
 from fedbiomed.common.training_plans.corrections.correction import Correction
 
 _CONTRACT = "correction"
-_BY_TRAINING_ARGS = ("fedprox",)
+_BY_ARGUMENTS = ("fedprox", "swag")
 
 
 def chosen_corrections(training_args: TrainingArgs, aggregator_args: Mapping[str, Any]) -> list[Correction]:
-    """Those that the training arguments ask for, then that of the aggregator.
+    """Those that arguments of the training or of the trainer ask for, then that of the aggregator.
 
     An aggregator called `Scaffold` has its node's half in `corrections/scaffold.py`; one without such a file has none. The name comes
     from the network: it is compared with the files that are there, and nothing else is loaded.
@@ -26,6 +26,6 @@ def chosen_corrections(training_args: TrainingArgs, aggregator_args: Mapping[str
         FedbiomedTrainingPlanError: a correction was asked for without what it needs.
     """
     name = str(aggregator_args.get("aggregator_name", "")).lower()
-    names = [*_BY_TRAINING_ARGS, *(member for member in member_names(corrections) if member == name != _CONTRACT)]
+    names = [*_BY_ARGUMENTS, *(member for member in member_names(corrections) if member == name != _CONTRACT)]
     made = [load_member(corrections, member).correction(training_args, aggregator_args) for member in dict.fromkeys(names)]
     return [correction for correction in made if correction is not None]

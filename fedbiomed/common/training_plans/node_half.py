@@ -1,6 +1,6 @@
 """What a node asks of the node's half of an algorithm around a training; a plan without one has this, which does nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -15,6 +15,7 @@ class NodeHalf:
         ...          the training, of which a half that does something hears through its plan
         kept         what stays on the node for the next round; never sent
         leaving      parameters that the training made -> those that are sent
+        sends        what is sent beside them
         tells        small numbers for the reply
 
     A round of validation only has the first two.
@@ -55,6 +56,14 @@ class NodeHalf:
             params: as the training made them, after the user's `postprocess`.
         """
         return dict(params)
+
+    def sends(self, names: Collection[str]) -> Kept:
+        """What is sent beside the parameters, by algorithm; values that the Serializer writes.
+
+        Args:
+            names: parameters that are sent.
+        """
+        return {}
 
     def tells(self) -> dict[str, float]:
         """Numbers for the reply, by name."""

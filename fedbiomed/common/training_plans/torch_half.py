@@ -1,7 +1,7 @@
 """The corrections of a torch plan, called as one."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import nn
 from fedbiomed.common.exceptions import FedbiomedTrainingPlanError
 from fedbiomed.common.training_plans.corrections.correction import Correction, Step, Tools
 from fedbiomed.common.training_plans.node_half import Kept, NodeHalf
+from fedbiomed.common.uncertainty.swag import SWAG
 
 _MOST_NUMBERS = 64
 
@@ -54,6 +55,15 @@ class TorchHalf(NodeHalf):
         for correction in self._corrections():
             params = correction.leaving(params)
         return dict(params)
+
+    def sends(self, names: Collection[str]) -> Kept:
+        """See `NodeHalf`."""
+        return {name: sent for name, correction in self._by_name.items() if (sent := correction.sends(names)) is not None}
+
+    def posterior(self, module: nn.Module) -> SWAG | None:
+        """See `Correction`; that of the first correction that has one."""
+        found = (correction.posterior(module) for correction in self._corrections())
+        return next((posterior for posterior in found if posterior is not None), None)
 
     def tells(self) -> dict[str, float]:
         """See `NodeHalf`.

@@ -26,6 +26,7 @@ from fedbiomed.common.training_plans.evaluation import evaluate, metric_values, 
 from fedbiomed.common.training_plans.iterations import first_length
 from fedbiomed.common.training_plans.torch_half import TorchHalf
 from fedbiomed.common.training_plans.user_code import call_function, call_user
+from fedbiomed.common.uncertainty.swag import SWAG
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +108,13 @@ class TorchTrainingPlan(BaseTrainingPlan):
         if self._half is None:
             self._half = TorchHalf(chosen_corrections(self._arguments, self._aggregator_args))
         return self._half
+
+    def swag(self) -> SWAG | None:
+        """The posterior of this node's own weights in its last training, with the low-rank part, for instance in `testing_step`.
+
+        None where the experiment has no `SWAGTrainer`, and before the node's first training.
+        """
+        return self.node_half().posterior(self.model())
 
     def initial_parameters(self) -> dict[str, torch.Tensor]:
         """Trainable parameters as they were when training began, by name."""

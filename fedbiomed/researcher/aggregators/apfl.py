@@ -15,8 +15,8 @@ class APFL(MeanWithNodeHalf):
     Exchanged: parameters of the shared model. Stays on the nodes: data, the local model, its share.
 
     For torch plans with optimizers of torch; a step takes twice the time. The share makes one step in each round. Persistent buffers: the
-    personal model has its own, which stay; those of the shared model are averaged. Nodes test the personal model, and report the shared one's
-    metrics as `shared_<metric>`. The local model begins as the first global model that its node gets.
+    personal model has its own, which stay; those of the shared model are averaged. Nodes test the personal model, and report the shared
+    one's metrics as `shared_<metric>`. The local model begins as the first global model that its node gets.
 
     Args:
         alpha: share of the local model in a node's first round, from 0 to 1.

@@ -15,9 +15,10 @@ class Ditto(MeanWithNodeHalf):
 
     Exchanged: parameters of the shared model. Stays on the nodes: data, the personal model.
 
-    For torch plans with optimizers of torch; a step takes twice the time. Persistent buffers: the personal model has its own, which stay; those
-    of the shared model are averaged. Nodes test the personal model, and report the shared one's metrics as `shared_<metric>`. The personal model
-    begins as the first global model that its node gets. Its optimizer is made by `init_optimizer`, too, and begins anew in each round.
+    For torch plans with optimizers of torch; a step takes twice the time. Persistent buffers: the personal model has its own, which stay;
+    those of the shared model are averaged. Nodes test the personal model, and report the shared one's metrics as `shared_<metric>`. The
+    personal model begins as the first global model that its node gets. Its optimizer is made by `init_optimizer`, too, and begins anew in
+    each round.
 
     Args:
         lambda_: strength of the pull, 0 or more; 0 trains the personal models alone.

@@ -1,7 +1,7 @@
 """FedProx, Li et al. 2020 (arXiv:1812.06127). The nodes' half is `common/training_plans/corrections/fedprox.py`.
 
-Each node follows the gradient of f(w) + mu/2 |w - w_0|^2, w_0 being the parameters with which its round began. With an adaptive mu, L being the
-mean of the nodes' training losses (without the term) by their samples, after each round:
+Each node follows the gradient of f(w) + mu/2 |w - w_0|^2, w_0 being the parameters with which its round began. With an adaptive mu, L
+being the mean of the nodes' training losses (without the term) by their samples, after each round:
 
     L <= the one before   one more good round; after `patience` of them mu <- max(0, mu - delta), and they are counted anew
     L >  the one before   mu <- mu + delta, and good rounds are counted anew
@@ -20,8 +20,8 @@ _LOSS = "training_loss"
 
 
 class FedProx(MeanWithNodeHalf):
-    """The mean of the nodes' parameters, each held near to where its round began by a proximal term, whose weight mu may adapt to the losses
-    (Li et al. 2020, arXiv:1812.06127).
+    """The mean of the nodes' parameters, each held near to where its round began by a proximal term, whose weight mu may adapt to the
+    losses (Li et al. 2020, arXiv:1812.06127).
 
     Exchanged: parameters, mu, and with `adaptive` each node's mean training loss. Stays on the nodes: data.
 

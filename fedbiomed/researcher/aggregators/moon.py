@@ -1,7 +1,7 @@
 """MOON, Li et al. 2021 (CVPR, arXiv:2103.16257). The nodes' half is `common/training_plans/corrections/moon.py`.
 
-To each loss is added weight * -log(e^(s+ / T) / (e^(s+ / T) + e^(s- / T))), s+ being the cosine of a sample's features and those by the global
-model, s- that of its features and those by the node's model of the round before.
+To each loss is added weight * -log(e^(s+ / T) / (e^(s+ / T) + e^(s- / T))), s+ being the cosine of a sample's features and those by the
+global model, s- that of its features and those by the node's model of the round before.
 """
 
 import math
@@ -13,14 +13,14 @@ from fedbiomed.researcher.aggregators._options import at_least_zero, checked_num
 
 
 class MOON(MeanWithNodeHalf):
-    """The mean of the nodes' parameters, whose features are drawn towards those of the global model and away from those of the node's old one
-    (Li et al. 2021, CVPR, arXiv:2103.16257).
+    """The mean of the nodes' parameters, whose features are drawn towards those of the global model and away from those of the node's old
+    one (Li et al. 2021, CVPR, arXiv:2103.16257).
 
     Exchanged: parameters. Stays on the nodes: data, the model with which each node's round before ended.
 
     For torch plans, with any optimizer. The features are what the plan's `features(data)` returns for a batch, samples by numbers, which is
-    called once more for each batch in training mode; or the output of a layer in `training_step`, which costs no call more. In a node's first
-    round there is no term. Persistent buffers are averaged; global and old model give their features with their own.
+    called once more for each batch in training mode; or the output of a layer in `training_step`, which costs no call more. In a node's
+    first round there is no term. Persistent buffers are averaged; global and old model give their features with their own.
 
     Args:
         temperature: T, 0.000001 or more.

@@ -8,6 +8,8 @@ from fedbiomed.researcher.events.merge_trainer import MergeTrainer
 from fedbiomed.researcher.events.model_test_finished import ModelTestFinished
 from fedbiomed.researcher.events.model_trainer import ModelTrainer
 from fedbiomed.researcher.events.options import TrainerOptions
+from fedbiomed.researcher.events.swag_round_finished import SWAGRoundFinished
+from fedbiomed.researcher.events.swag_trainer import SWAGTrainer
 from fedbiomed.researcher.events.training_round_finished import TrainingRoundFinished, _aggregate_param_vectors
 
 __all__ = [
@@ -17,6 +19,8 @@ __all__ = [
     "ModelTestFinished",
     "ModelTrainer",
     "ModelTrainerEvent",
+    "SWAGRoundFinished",
+    "SWAGTrainer",
     "TrainerOptions",
     "Training",
     "TrainingRoundFinished",

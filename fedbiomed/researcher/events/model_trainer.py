@@ -3,6 +3,7 @@
 import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from fedbiomed.common.constants import ErrorNumbers
@@ -13,6 +14,7 @@ from fedbiomed.researcher.events.event import ModelTrainerEvent
 from fedbiomed.researcher.events.model_test_finished import ModelTestFinished
 from fedbiomed.researcher.events.options import TrainerOptions
 from fedbiomed.researcher.events.training_round_finished import TrainingRoundFinished
+from fedbiomed.researcher.job import Job
 from fedbiomed.researcher.round_updates import RoundUpdates
 from fedbiomed.researcher.server_optimizer import AuxTotal
 from fedbiomed.researcher.strategies.strategy import Strategy
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from fedbiomed.common.optimizers.optimizer import Optimizer
 
 logger = logging.getLogger(__name__)
+ArgsByNode = Mapping[str, Mapping[str, Any]]
 
 
 class ModelTrainer:
@@ -54,6 +57,7 @@ class ModelTrainer:
         self._test: CollectedTest | None = None
 
     round_event: ClassVar[type[ModelTrainerEvent]] = TrainingRoundFinished
+    state_after_round: ClassVar[TrainingState] = TrainingState.ONGOING
 
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={value!r}" for name, value in self._parameters().items())
@@ -92,6 +96,18 @@ class ModelTrainer:
         training.step = Step.ROUND
         training.note("round started", TrainingState.ONGOING)
 
+    def args_for_nodes(self, job: Job, small: ArgsByNode, large: ArgsByNode) -> tuple[ArgsByNode, ArgsByNode]:
+        """What the nodes are told for a training round or a model test, by node; here what the aggregator tells them.
+
+        Args:
+            job: which is about to ask its `nodes`.
+            small, large: of the aggregator.
+
+        Raises:
+            FedbiomedTrainerError: the plan or its training arguments do not suit this trainer.
+        """
+        return small, large
+
     def updates(self, round_: int, sampled: Sequence[str], strategy: Strategy, aggregator: Aggregator, aux: AuxTotal) -> RoundUpdates:
         """What takes in the replies of a round."""
         return RoundUpdates(round_, sampled, strategy, aggregator, aux)
@@ -111,7 +127,7 @@ class ModelTrainer:
         self._round = collected
         event = self.round_event(self)
         event.handle()
-        self.training.note(type(event).__name__, TrainingState.ONGOING)
+        self.training.note(type(event).__name__, self.state_after_round)
 
     def test_finished(self, collected: CollectedTest) -> None:
         """All reports of a model test that will come have come: handle it, and say what follows."""
@@ -175,8 +191,12 @@ class ModelTrainer:
             self.training.note("interrupted", TrainingState.ONGOING, type(error).__name__)
             raise
 
-    def save_state_breakpoint(self) -> dict[str, Any]:
-        """State from which `load_state_breakpoint` goes on: `class`, `module`, `parameters` and `training`, all JSON."""
+    def save_state_breakpoint(self, folder: Path | None = None) -> dict[str, Any]:
+        """State from which `load_state_breakpoint` goes on: `class`, `module`, `parameters` and `training`, all JSON.
+
+        Args:
+            folder: for files of a trainer whose state does not fit into JSON; None: without them.
+        """
         return {
             "class": type(self).__name__,
             "module": type(self).__module__,

@@ -9,8 +9,9 @@ and after the first step of each round, g_v and g_w being the gradients of that 
 
     a <- clip(a - alpha_lr (sum (v - w) (a g_v + (1 - a) g_w) + 0.02 a), 0, 1)
 
-v and a stay on the node. v begins as the first global model that the node gets. It is trained by an optimizer of its own, as `init_optimizer`
-makes it, that begins anew in each round as the other one does. It draws random numbers of which the training of w does not know.
+v and a stay on the node. v begins as the first global model that the node gets. It is trained by an optimizer of its own, as
+`init_optimizer` makes it, that begins anew in each round as the other one does. It draws random numbers of which the training of w does
+not know.
 """
 
 import math

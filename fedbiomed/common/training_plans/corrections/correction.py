@@ -9,12 +9,12 @@ One object lives for one round. Its methods are called in this order, each one m
 
     take_kept, arriving, use, begin,
         epoch_begins, (step_begins, corrected_loss, correct_gradients, step_done) for each step, epoch_ends, for each epoch,
-    end, kept, leaving, tells
+    end, kept, leaving, sends, tells
 
 and `personal` whenever the node tests the model.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from fedbiomed.common.optimizers.base import BaseOptimizer
+from fedbiomed.common.uncertainty.swag import SWAG
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,18 @@ class Correction:
     def leaving(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
         """The parameters that are sent, made of those of the model after the training; a name that is left out does not travel."""
         return params
+
+    def sends(self, names: Collection[str]) -> dict[str, Any] | None:
+        """What is sent beside the parameters, in values that the Serializer writes; None: nothing.
+
+        Args:
+            names: parameters that are sent; nothing may be told of others.
+        """
+        return None
+
+    def posterior(self, module: nn.Module) -> SWAG | None:
+        """What this node knows of how sure its own weights are; None: nothing."""
+        return None
 
     def tells(self) -> Mapping[str, float]:
         """A few finite numbers for the reply, which the aggregator finds in `hear` as `reply["told"]`."""

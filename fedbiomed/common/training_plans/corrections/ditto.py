@@ -5,8 +5,8 @@ With w_0 the global model with which the round began, in each step on the same b
     w <- w - lr grad f(w)                                the model that is sent, trained as without Ditto
     v <- v - lr (grad f(v) + lambda (v - w_0))           the personal model, which stays on the node
 
-v begins as the first global model that the node gets. It is trained by an optimizer of its own, as `init_optimizer` makes it, that begins anew
-in each round as the other one does. It draws random numbers (dropout) of which the training of w does not know.
+v begins as the first global model that the node gets. It is trained by an optimizer of its own, as `init_optimizer` makes it, that begins
+anew in each round as the other one does. It draws random numbers (dropout) of which the training of w does not know.
 """
 
 import math

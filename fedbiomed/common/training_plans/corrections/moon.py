@@ -1,12 +1,12 @@
 """The nodes' half of MOON, Li et al. 2021 (CVPR, arXiv:2103.16257): model-contrastive learning.
 
-To the loss of each batch is added, z being its features by the model that is trained, z_glob by the one with which the round began, z_old by the
-one that this node's round before ended with, and sim the cosine:
+To the loss of each batch is added, z being its features by the model that is trained, z_glob by the one with which the round began, z_old
+by the one that this node's round before ended with, and sim the cosine:
 
     weight * mean of -log(e^(sim(z, z_glob) / T) / (e^(sim(z, z_glob) / T) + e^(sim(z, z_old) / T)))
 
-The old model stays on the node. In the node's first round there is none, and no term. The two other models give their features in evaluation
-mode and without gradients.
+The old model stays on the node. In the node's first round there is none, and no term. The two other models give their features in
+evaluation mode and without gradients.
 """
 
 import math

@@ -4,8 +4,8 @@ With m the mean of the nodes' models of the round before, each step follows the 
 
     f(v) + lambda / 2 |v - m|^2
 
-v, the node's own model, stays as the round before left it: m is what it is pulled to, never what it begins with. In the first round of a node
-v is the m that it gets, which is the same for all nodes of that round.
+v, the node's own model, stays as the round before left it: m is what it is pulled to, never what it begins with. In the first round of a
+node v is the m that it gets, which is the same for all nodes of that round.
 """
 
 import math

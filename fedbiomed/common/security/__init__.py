@@ -1,0 +1,1 @@
+"""Identities, key agreement and ciphers, on top of the `cryptography` library."""
