@@ -44,8 +44,8 @@ class EmaMetric:
     """Exponential moving average of a metric: the first value as it is, then `s * new + (1 - s) * old`.
 
     >>> accuracy = EmaMetric("ACCURACY")
-    >>> [round(accuracy.update(value), 4) for value in (1, 0, 1)]
-    [1.0, 0.9, 0.91]
+    >>> print(*(round(accuracy.update(value), 4) for value in (1, 0, 1)))
+    1.0 0.9 0.91
 
     Args:
         metric: its name.
