@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from fedbiomed.common.constants import Phase
 from fedbiomed.common.files import write_whole
@@ -93,6 +93,17 @@ class MetricStore(dict[str, Any]):
                         del metrics[metric]
 
 
+class Reporter(Protocol):
+    """Hears of all values after each round; see `reporters.py`."""
+
+    def report(self, store: MetricStore) -> None:
+        """Take the values of all rounds so far, which must not be changed.
+
+        Raises:
+            OSError: they cannot be written; the experiment goes on, and its log says so.
+        """
+
+
 class Monitor:
     """The values that the nodes of an experiment have reported.
 
@@ -105,6 +116,11 @@ class Monitor:
         self._event_files = event_files
         self._lines: dict[int, str] = {}
         self._restored: list[int] = []
+        self._reporters: list[Reporter] = []
+
+    def add_reporter(self, reporter: Reporter) -> None:
+        """Let one more reporter hear of each round from now on, and of the rounds before it too."""
+        self._reporters = [*self._reporters, reporter]
 
     def restore(self, points: Iterable[Point]) -> None:
         """Take the values of an experiment that goes on, instead of all that were there.
@@ -135,6 +151,11 @@ class Monitor:
                 self._restored = []
         except OSError as error:
             logger.error("round %d: cannot write the monitor's files: %s", round_ + 1, error)
+        for reporter in self._reporters:
+            try:
+                reporter.report(self._metric_store)
+            except OSError as error:
+                logger.error("round %d: %s cannot write: %s", round_ + 1, type(reporter).__name__, error)
 
     def _take(self, round_: int, points: Iterable[Point]) -> None:
         self._metric_store.set_round(round_, points)

@@ -17,6 +17,7 @@ from fedbiomed.common.checkpointing.server_module import ServerCheckpointAndStat
 from fedbiomed.common.checkpointing.state_checkpointer import PerRoundStateCheckpointer
 from fedbiomed.common.constants import ErrorNumbers, Phase
 from fedbiomed.common.exceptions import FedbiomedBreakpointError, FedbiomedError, FedbiomedExperimentError
+from fedbiomed.common.metric_aggregation import weighted_metrics
 from fedbiomed.researcher.experiment_checks import refuse
 from fedbiomed.researcher.experiment_state import class_of
 from fedbiomed.researcher.history import LOSS, History, Point
@@ -73,11 +74,9 @@ def weighted_values(points: Iterable[Point], rows: Mapping[str, int]) -> dict[st
     by_node: dict[str, dict[str, list[float]]] = {}
     for point in points:
         by_node.setdefault(point.metric, {}).setdefault(point.node, []).append(point.value)
-    found = {}
-    for metric, nodes in by_node.items():
-        total = sum(rows[node] for node in nodes)
-        found[metric] = sum(rows[node] / total * sum(values) / len(values) for node, values in nodes.items())
-    return found
+    return weighted_metrics(
+        [(rows[node], {metric: sum(values) / len(values)}) for metric, nodes in by_node.items() for node, values in nodes.items()]
+    )
 
 
 def checked(given: Any) -> ServerCheckpointAndStateModule | None:

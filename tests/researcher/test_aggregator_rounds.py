@@ -83,7 +83,7 @@ def weights(experiment, round_):
     return {name: np.asarray(value) for name, value in experiment.aggregated_params()[round_]["params"].items()}
 
 
-@pytest.mark.parametrize("kind", CASES, ids=lambda c: c.__name__)
+@pytest.mark.parametrize("kind", [kind for kind, case in CASES.items() if case.suits_any_model], ids=lambda c: c.__name__)
 def test_a_round_and_another_from_the_breakpoint_are_two(made, requests, kind):
     plan = TwoExtractorsPlan if CASES[kind].needs_extractors else NormPlan
     unbroken = made(aggregator=CASES[kind].make(), training_plan_class=plan)

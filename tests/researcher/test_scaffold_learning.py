@@ -10,7 +10,6 @@ from torch import nn
 from fedbiomed.common.data import DataManager
 from fedbiomed.common.training_plans import TorchTrainingPlan
 from fedbiomed.researcher.aggregators import FedAverage, Scaffold
-from tests.support.heart_disease import heart_disease, pooled_test
 from tests.support.local_rounds import LocalRounds
 
 
@@ -34,13 +33,6 @@ class Linear(TorchTrainingPlan):
 
     def training_data(self):
         return DataManager(*self.dataset_path)
-
-
-class Diagnosis(Linear):
-    """One output, ill or not."""
-
-    def training_step(self, data, target):
-        return nn.functional.binary_cross_entropy_with_logits(self.model()(data), target)
 
 
 class Digit(Linear):
@@ -87,20 +79,3 @@ def test_half_of_the_sites_in_each_round_are_enough():
             rounds.run(1, [f"site_{round_ % 4}", f"site_{(round_ + 1 + round_ // 4 % 3) % 4}"])
         right[aggregator.aggregator_name] = (outputs(rounds.plan, inputs).argmax(1) == labels).mean()
     assert right["Scaffold"] > right["FedAverage"]
-
-
-def test_four_hospitals_reach_the_published_accuracy():
-    # Fed-Heart-Disease of FLamby (NeurIPS 2022): FedAvg and SCAFFOLD both 74.8 % on the pooled test, sd 2.7 over seeds; the means there
-    # count by samples
-    hospitals = heart_disease()
-    inputs, labels = pooled_test(hospitals)
-    paths = {name: hospital.normalised() for name, hospital in hospitals.items()}
-    args = {"num_updates": 100, "loader_args": {"batch_size": 4, "shuffle": True}, "optimizer_args": {"lr": 0.001}}
-    right = {"FedAverage": [], "Scaffold": []}
-    for seed in (42, 43):
-        for aggregator in (FedAverage(), Scaffold(server_lr=1.0, weighted=True)):
-            rounds = LocalRounds(Diagnosis, paths, aggregator, {"inputs": 13, "outputs": 1}, **args, random_seed=seed)
-            rounds.run(15)
-            right[aggregator.aggregator_name].append(((outputs(rounds.plan, inputs) > 0) == labels).mean())
-    assert np.mean(right["FedAverage"]) == pytest.approx(0.748, abs=0.036)
-    assert np.mean(right["Scaffold"]) >= np.mean(right["FedAverage"]) - 1 / len(labels)

@@ -23,7 +23,9 @@ from fedbiomed.researcher.aggregators import (
     FedBN,
     FedDGGA,
     FedNova,
+    FedPCA,
     FedPer,
+    FedPM,
     FedProx,
     FedRep,
     FedYogi,
@@ -43,12 +45,13 @@ from fedbiomed.researcher.aggregators import (
 @dataclass(frozen=True)
 class Case:
     """`is_mean`: in its first round equal updates give themselves; `takes_parts`: an update need not hold all names;
-    `needs_extractors`: it is for a `FendaModel`."""
+    `needs_extractors`: it is for a `FendaModel`; `suits_any_model`: the nodes' half asks for no special layers."""
 
     make: Callable[[], Aggregator]
     is_mean: bool = True
     takes_parts: bool = False
     needs_extractors: bool = False
+    suits_any_model: bool = True
 
 
 CASES = {
@@ -67,6 +70,8 @@ CASES = {
     FedAvgM: Case(lambda: FedAvgM(beta=0.7)),
     FedDGGA: Case(lambda: FedDGGA(0.3, rounds=4)),
     FedNova: Case(lambda: FedNova(0.5)),
+    FedPCA: Case(lambda: FedPCA("qr")),
+    FedPM: Case(lambda: FedPM(3), suits_any_model=False),
     FedProx: Case(lambda: FedProx(0.2, adaptive=True, patience=1)),
     FedYogi: Case(lambda: FedYogi(tau=1e-2), is_mean=False),
     Flash: Case(lambda: Flash(0.2), is_mean=False),

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from fedbiomed.common.data.mnist_dataset import MnistDataset
     from fedbiomed.common.data.nifti_folder_dataset import NIFTIFolderDataset
     from fedbiomed.common.data.np_data_loader import NPDataLoader
+    from fedbiomed.common.data.partition import DirichletLabelPartitioner, LabelSkewPartitioner
     from fedbiomed.common.data.sklearn_data_manager import SkLearnDataManager
+    from fedbiomed.common.data.synthetic import fedprox_synthetic
+    from fedbiomed.common.data.tabular_alignment import TabularSchema, table_statistics
     from fedbiomed.common.data.tabular_dataset import TabularDataset
     from fedbiomed.common.data.torch_data_manager import TorchDataManager
 
@@ -35,10 +38,12 @@ __all__ = [
     "DataLoadingPlan",
     "DataLoadingPlanMixin",
     "DataManager",
+    "DirichletLabelPartitioner",
     "FlambyDataset",
     "FlambyDatasetMetadataBlock",
     "FlambyLoadingBlockTypes",
     "ImageFolderDataset",
+    "LabelSkewPartitioner",
     "MapperBlock",
     "MedicalFolderBase",
     "MedicalFolderController",
@@ -50,8 +55,11 @@ __all__ = [
     "SerializationValidation",
     "SkLearnDataManager",
     "TabularDataset",
+    "TabularSchema",
     "TorchDataManager",
     "discover_flamby_datasets",
+    "fedprox_synthetic",
+    "table_statistics",
 ]
 
 _FILES = {
@@ -59,10 +67,12 @@ _FILES = {
     "DataLoadingPlan": "loading_plan",
     "DataLoadingPlanMixin": "loading_plan",
     "DataManager": "data_manager",
+    "DirichletLabelPartitioner": "partition",
     "FlambyDataset": "flamby_dataset",
     "FlambyDatasetMetadataBlock": "loading_blocks",
     "FlambyLoadingBlockTypes": "loading_blocks",
     "ImageFolderDataset": "image_folder_dataset",
+    "LabelSkewPartitioner": "partition",
     "MapperBlock": "loading_blocks",
     "MedicalFolderBase": "medical_folder_base",
     "MedicalFolderController": "medical_folder_controller",
@@ -74,8 +84,11 @@ _FILES = {
     "SerializationValidation": "loading_blocks",
     "SkLearnDataManager": "sklearn_data_manager",
     "TabularDataset": "tabular_dataset",
+    "TabularSchema": "tabular_alignment",
     "TorchDataManager": "torch_data_manager",
     "discover_flamby_datasets": "flamby",
+    "fedprox_synthetic": "synthetic",
+    "table_statistics": "tabular_alignment",
 }
 
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fedbiomed.common.models.fenda import FendaModel
     from fedbiomed.common.models.model import Model
+    from fedbiomed.common.models.pretrained import warm_up
     from fedbiomed.common.models.sklearn_model import SGDClassifierModel, SGDRegressorModel, SkLearnModel
     from fedbiomed.common.models.torch_model import TorchModel
 
-__all__ = ["FendaModel", "Model", "SGDClassifierModel", "SGDRegressorModel", "SkLearnModel", "TorchModel"]
+__all__ = ["FendaModel", "Model", "SGDClassifierModel", "SGDRegressorModel", "SkLearnModel", "TorchModel", "warm_up"]
 
 _FILES = {
     "FendaModel": "fenda",
@@ -21,6 +22,7 @@ _FILES = {
     "SGDRegressorModel": "sklearn_model",
     "SkLearnModel": "sklearn_model",
     "TorchModel": "torch_model",
+    "warm_up": "pretrained",
 }
 
 

@@ -5,8 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fedbiomed.common.training_plans.base_plan import BaseTrainingPlan
+    from fedbiomed.common.training_plans.masked_layers import MaskedConv2d, MaskedLinear, masked
+    from fedbiomed.common.training_plans.pca_plan import PCATrainingPlan
     from fedbiomed.common.training_plans.sklearn_models import FedPerceptron, FedSGDClassifier, FedSGDRegressor
     from fedbiomed.common.training_plans.sklearn_plan import SKLearnTrainingPlan
+    from fedbiomed.common.training_plans.table_plan import TableStatisticsPlan
     from fedbiomed.common.training_plans.torch_plan import TorchTrainingPlan
 
 _HOMES = {
@@ -14,8 +17,13 @@ _HOMES = {
     "FedPerceptron": "sklearn_models",
     "FedSGDClassifier": "sklearn_models",
     "FedSGDRegressor": "sklearn_models",
+    "MaskedConv2d": "masked_layers",
+    "MaskedLinear": "masked_layers",
+    "PCATrainingPlan": "pca_plan",
     "SKLearnTrainingPlan": "sklearn_plan",
+    "TableStatisticsPlan": "table_plan",
     "TorchTrainingPlan": "torch_plan",
+    "masked": "masked_layers",
 }
 
 __all__ = [
@@ -23,8 +31,13 @@ __all__ = [
     "FedPerceptron",
     "FedSGDClassifier",
     "FedSGDRegressor",
+    "MaskedConv2d",
+    "MaskedLinear",
+    "PCATrainingPlan",
     "SKLearnTrainingPlan",
+    "TableStatisticsPlan",
     "TorchTrainingPlan",
+    "masked",
 ]
 
 

@@ -13,7 +13,9 @@ from fedbiomed.researcher.aggregators.fedbn import FedBN
 from fedbiomed.researcher.aggregators.feddgga import FedDGGA
 from fedbiomed.researcher.aggregators.fednova import FedNova
 from fedbiomed.researcher.aggregators.fedopt import FedOpt
+from fedbiomed.researcher.aggregators.fedpca import FedPCA
 from fedbiomed.researcher.aggregators.fedper import FedPer
+from fedbiomed.researcher.aggregators.fedpm import FedPM
 from fedbiomed.researcher.aggregators.fedprox import FedProx
 from fedbiomed.researcher.aggregators.fedrep import FedRep
 from fedbiomed.researcher.aggregators.fedyogi import FedYogi
@@ -46,6 +48,8 @@ __all__ = [
     "FedDGGA",
     "FedNova",
     "FedOpt",
+    "FedPCA",
+    "FedPM",
     "FedPer",
     "FedProx",
     "FedRep",
