@@ -14,6 +14,8 @@ from benchmarks.published.findings import Finding, near, table
 from fedbiomed.common.data import fedprox_synthetic
 from tests.support.heart_disease import heart_disease
 
+pytestmark = pytest.mark.shown
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread():

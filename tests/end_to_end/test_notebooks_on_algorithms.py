@@ -8,6 +8,8 @@ import pytest
 
 from tests.support.notebooks import Hospitals, started
 
+pytestmark = pytest.mark.shown
+
 
 @pytest.fixture(scope="module")
 def hospitals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospitals]:

@@ -13,7 +13,8 @@ from fedbiomed.cli.main import main
 from fedbiomed.cli.node_output import printable
 from tests.conftest import Addresses
 from tests.ground.test_config_ini import NODE, written
-from tests.support.node_cli import node, refused, told, told_json
+from tests.support.federation import command
+from tests.support.node_cli import node, refused, told, told_json, without_settings
 
 PLAN = "class Plan(TorchTrainingPlan):\n    def training_step(self, data, target):\n        return 1\n"
 
@@ -110,7 +111,7 @@ def test_create_refuses_a_place_where_no_folder_can_be(tmp_path: Path) -> None:
 
 def test_a_folder_of_an_earlier_release_is_a_node(tmp_path: Path) -> None:
     written(tmp_path, NODE, "config_node.ini")
-    answer = node("status", "--dir", tmp_path, "--json")
+    answer = command("node", "status", "--dir", str(tmp_path), "--json", env=without_settings())
     facts = json.loads(answer.stdout)
     assert (facts["id"], facts["broker"], facts["dir"]) == ("node_of_old", "mq.example.org:1884", str(tmp_path))
     assert answer.stderr.count("not used by this release") == len(answer.stderr.splitlines()) == 1
@@ -121,8 +122,8 @@ def test_a_folder_of_an_earlier_release_is_a_node(tmp_path: Path) -> None:
 
 
 def test_commands_without_a_node_say_to_create_one(tmp_path: Path) -> None:
-    for command in (("status",), ("dataset", "list"), ("plan", "list"), ("start",)):
-        assert "create it first" in refused(*command, cwd=tmp_path)
+    for words in (("status",), ("dataset", "list"), ("plan", "list"), ("start",)):
+        assert "create it first" in refused(*words, cwd=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -12,6 +12,8 @@ from fedbiomed.common.training_plans import TorchTrainingPlan
 from fedbiomed.researcher.aggregators import FedAverage, Scaffold
 from tests.support.local_rounds import LocalRounds
 
+pytestmark = pytest.mark.shown
+
 
 @pytest.fixture(autouse=True)
 def _one_thread():

@@ -1,11 +1,16 @@
-"""Run `fedbiomed node ...` as an operator does: one process per command."""
+"""Run `fedbiomed node ...` as an operator does."""
 
+import contextlib
+import io
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from fedbiomed.cli.main import main
 
 _ENVIRONMENT = {
     "MQTT_BROKER",
@@ -27,11 +32,52 @@ def without_settings() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in _ENVIRONMENT}
 
 
+def here(*arguments: str | Path, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """What `fedbiomed ARGUMENTS` does, prints and ends with, in this process: a start of Python costs more than most commands.
+
+    Tests of whole processes use `tests.support.federation.command` and `tests.support.terminal`.
+    """
+    words, out, err = list(map(str, arguments)), io.StringIO(), io.StringIO()
+    with (
+        _environment(without_settings() | environment),
+        contextlib.chdir(cwd or Path.cwd()),
+        _no_input(),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            code = main(words)
+        except SystemExit as ended:  # argparse, of a wrong option
+            code = int(ended.code or 0)
+    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
+
+
 def node(*arguments: str | Path, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The ended process of `fedbiomed node ARGUMENTS`."""
-    env = without_settings() | environment
-    command = [sys.executable, "-m", "fedbiomed", "node", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, stdin=subprocess.DEVNULL, cwd=cwd, env=env)
+    """What `fedbiomed node ARGUMENTS` does, prints and ends with."""
+    return here("node", *arguments, cwd=cwd, **environment)
+
+
+@contextlib.contextmanager
+def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextlib.contextmanager
+def _no_input() -> Iterator[None]:
+    before = sys.stdin
+    with Path(os.devnull).open(encoding="utf-8") as nothing:
+        sys.stdin = nothing
+        try:
+            yield
+        finally:
+            sys.stdin = before
 
 
 def told(*arguments: str | Path, **environment: str) -> str:
