@@ -272,7 +272,7 @@ class Job:
 
         Returns:
             `researcher_id, job_id, model_params_path, training_replies` (a list by round, without parameters), `node_state`, `node_params`,
-            `failures` and `attempts`, with the paths of the links.
+            `node_optimizers`, `failures` and `attempts`, with the paths of the links.
         """
         folder = Path(breakpoint_path)
         return {
@@ -281,7 +281,8 @@ class Job:
             "model_params_path": job_state.link(self._params_path, folder, "aggregated_params_current.mpk"),
             "training_replies": job_state.saved_replies(self.training_replies, folder),
             "node_state": self._states.save_state_breakpoint(),
-            "node_params": {node_id: job_state.link(path, folder) for node_id, path in self.node_params.paths().items()},
+            "node_params": job_state.linked(self.node_params.paths(), folder),
+            "node_optimizers": job_state.linked(self.node_params.optimizers.paths(), folder),
             "failures": {str(round_): reasons for round_, reasons in self.failures.items()},
             "attempts": {str(round_): count for round_, count in self._attempts.items()},
         }
@@ -303,6 +304,7 @@ class Job:
         self._attempts = {int(round_): count for round_, count in saved_state.get("attempts", {}).items()}
         self.update_parameters(filename=saved_state["model_params_path"])
         self.node_params.set_paths(saved_state.get("node_params", {}))
+        self.node_params.optimizers.set_paths(saved_state.get("node_optimizers", {}))
 
     def waiting_for_nodes(self, responses: Responses) -> bool:
         """Whether one of `nodes` has no entry in the responses yet."""

@@ -1,11 +1,16 @@
 """The optimizers that the plans' own libraries bring; they begin anew in each round."""
 
+import math
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
+from fedbiomed.common.checkpointing.snapshot import copied
+from fedbiomed.common.exceptions import FedbiomedOptimizerError
 from fedbiomed.common.models.model import Model
 from fedbiomed.common.optimizers.base import BaseOptimizer
 from fedbiomed.common.optimizers.sklearn_processing import SklearnOptimizerProcessing
+from fedbiomed.common.optimizers.travelling import require_finite
 
 
 class NativeTorchOptimizer(BaseOptimizer):
@@ -25,10 +30,54 @@ class NativeTorchOptimizer(BaseOptimizer):
         """See `BaseOptimizer`."""
         self.optimizer.step()
 
+    def travelling_state(self) -> dict[str, Any] | None:
+        """See `BaseOptimizer`; parameters are known by their number, as torch counts them."""
+        state = copied(self.optimizer.state_dict()["state"], "optimizer")
+        return {"optimizer": type(self.optimizer).__name__, "shapes": self._shapes(), "state": state} if state else None
+
+    def check_travelling_state(self, state: Mapping[str, Any]) -> None:
+        """See `BaseOptimizer`."""
+        kind, shapes = type(self.optimizer).__name__, self._shapes()
+        if not isinstance(state.get("state"), Mapping) or state.get("optimizer") != kind or state.get("shapes") != shapes:
+            raise FedbiomedOptimizerError(
+                f"FB621: the state is that of a {state.get('optimizer')!s:.40} of parameters {state.get('shapes')!s:.200}, the plan has a "
+                f"{kind} of {shapes!s:.200}"
+            )
+        require_finite(state["state"], "the optimizer's state")
+        for number, entry in state["state"].items():
+            if type(number) is not int or not 0 <= number < len(shapes) or not isinstance(entry, Mapping):
+                raise FedbiomedOptimizerError(f"FB621: the state has an entry {number!r:.40}, the plan has {len(shapes)} parameters")
+            wrong = [name for name, value in entry.items() if not _fits(value, shapes[number])]
+            if wrong:
+                raise FedbiomedOptimizerError(
+                    f"FB621: {', '.join(map(str, wrong))[:200]} of parameter {number} does not fit to its shape {shapes[number]}"
+                )
+
+    def take_travelling_state(self, state: Mapping[str, Any]) -> None:
+        """See `BaseOptimizer`."""
+        self.check_travelling_state(state)
+        self._put(copied(state["state"], "optimizer"))
+
+    def begin_anew(self, fresh: BaseOptimizer) -> None:
+        """See `BaseOptimizer`."""
+        self._put(fresh.optimizer.state_dict()["state"])
+
+    def _put(self, state: dict[int, Any]) -> None:
+        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+
+    def _shapes(self) -> list[list[int]]:
+        return [list(parameter.shape) for group in self.optimizer.param_groups for parameter in group["params"]]
+
     def learning_rates(self, model: Any) -> dict[str, float]:
         """See `BaseOptimizer`."""
         rates = {id(parameter): group["lr"] for group in self.optimizer.param_groups for parameter in group["params"]}
         return {name: float(rates[id(p)]) for name, p in model.named_parameters() if id(p) in rates}
+
+
+def _fits(value: Any, shape: list[int]) -> bool:
+    """Whether an array may be a moment of a parameter: of its shape, with axes that are summed over, or one number."""
+    found = list(getattr(value, "shape", ()))
+    return math.prod(found) == 1 or (len(found) == len(shape) and all(own in (1, wanted) for own, wanted in zip(found, shape, strict=True)))
 
 
 class NativeSkLearnOptimizer(BaseOptimizer):

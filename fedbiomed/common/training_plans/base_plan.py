@@ -173,6 +173,10 @@ class BaseTrainingPlan(ABC):
         """What the last `training_routine` cost in privacy; None without `dp_args`."""
         return None
 
+    def why_optimizer_stays(self) -> str | None:
+        """Why the state of the optimizer cannot go with the model to another node; None: it can."""
+        return f"{type(self).__name__} is no torch plan, so there is no state of an optimizer to send"
+
     def loader_args(self) -> dict[str, Any]:
         """Arguments of the data loader."""
         return self._arguments.loader_arguments()

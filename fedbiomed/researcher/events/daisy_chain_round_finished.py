@@ -1,5 +1,6 @@
 """A round of federated daisy-chaining has finished."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from fedbiomed.researcher.course import CollectedRound
@@ -15,6 +16,9 @@ class ChainTrainer(RoundTrainer, Protocol):
 
     def pass_on(self, collected: CollectedRound) -> None:
         """Give the models back to the nodes, permuted where that is due."""
+
+    def pass_optimizers_on(self, collected: CollectedRound, held: Mapping[str, str]) -> None:
+        """Let the states of optimizers go where their models go; `held` are those that nodes had before this."""
 
 
 class DaisyChainRoundFinished(TrainingRoundFinished):
@@ -34,13 +38,13 @@ class DaisyChainRoundFinished(TrainingRoundFinished):
         Raises:
             FedbiomedError: as in the base class.
         """
-        if self._chain.is_aggregation_due(self.training.round):
-            super().handle()
-            return
         collected = self._chain.take_round()
-        collected.updates.check(collected.job)
-        self._chain.pass_on(collected)
-        collected.keep(None)
-        self.training.round += 1
-        if self._chain.options.delete_local_models_after_aggregation:
-            collected.drop_local_models()
+        held = collected.job.node_params.optimizers.paths()
+        if self._chain.is_aggregation_due(self.training.round):
+            collected.keep(collected.next_params())
+        else:
+            collected.updates.check(collected.job)
+            self._chain.pass_on(collected)
+            collected.keep(None)
+        self._chain.pass_optimizers_on(collected, held)
+        self._close(collected)

@@ -14,6 +14,7 @@ class MergeTrainer(DaisyChainTrainer):
         super().__init__(
             daisy_chain_period=0,
             seed=0,
+            with_optimizer=False,
             skip_model_tests=True,
             delete_local_models_after_aggregation=delete_local_models_after_aggregation,
         )
