@@ -200,7 +200,9 @@ class Experiment(KeepsAggregatedModels, ExperimentMerge):
             aux = server_optimizer.AuxTotal(self._agg_optimizer)
             updates = trainer.updates(round_, job.nodes, strategy, self._aggregator, aux)
             progress.begin_round(round_, self._round_limit, job.nodes)
-            args, aux_var = trainer.args_for_nodes(job, *self._aggregator_args(job)), server_optimizer.aux_to_send(self._agg_optimizer)
+            small, large = self._aggregator_args(job)
+            args = trainer.args_for_nodes(job, strategy.configure(round_, small), large)
+            aux_var = server_optimizer.aux_to_send(self._agg_optimizer)
             job.start_nodes_training_round(
                 round_, *args, optim_aux_var=aux_var, on_reply=updates.add, on_progress=progress.hear, stop=self._stop
             )
