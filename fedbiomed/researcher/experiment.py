@@ -218,7 +218,9 @@ class Experiment(KeepsAggregatedModels, ExperimentMerge):
         n_updates = self._training_args["num_updates"]
         is_cut_short = self._training_args["dry_run"] and n_updates
         self._aggregator.check_values(n_updates=1 if is_cut_short else n_updates, training_plan=job.training_plan)
-        shared = {name: value for name, value in job.training_plan.get_model_params().items() if self._aggregator.travels(name)}
+        params = job.training_plan.get_model_params()
+        shared = {name: value for name, value in params.items() if self._aggregator.travels(name)}
+        job.staying = frozenset(params.keys() - shared.keys())
         return self._aggregator.create_aggregator_args(shared, job.nodes)
 
     def _stepped(self, job: Job, aggregate: Params, aux: server_optimizer.AuxTotal) -> Params:

@@ -54,6 +54,7 @@ class Job:
         failures: `{round: {node_id: reason}}` of the nodes that did not answer well.
         reported_metrics: `{round: {node_id: (value, ...)}}`, each value with `phase`, `metric`, `value`, `iteration`, `epoch`.
         last_msg: the fields of the order that was sent last.
+        staying: names of parameters that do not travel; the plan's model here has them as they were made.
         node_params: parameters that single nodes get in place of the job's, until new ones of the job are set.
 
     Raises:
@@ -84,6 +85,7 @@ class Job:
         self.failures: dict[int, dict[str, str]] = {}
         self.reported_metrics: dict[int, dict[str, tuple[dict[str, Any], ...]]] = {}
         self.last_msg: dict[str, Any] | None = None
+        self.staying: frozenset[str] = frozenset()
         self._attempts: dict[int, int] = {}
         self._states = NodeStateAgent(self.nodes)
         self.requests = Requests() if reqs is None else reqs
@@ -201,11 +203,11 @@ class Job:
         if params is not None and filename is not None:
             raise FedbiomedValueError("update_parameters takes params or filename, not both")
         if filename is not None:
-            self.training_plan.set_model_params(read_result(Path(filename))["model_weights"])
+            prepared_plan.assign(self.training_plan, read_result(Path(filename))["model_weights"], self.staying)
             path = Path(filename)
         else:
             if params is not None:
-                self.training_plan.set_model_params(params)
+                prepared_plan.assign(self.training_plan, params, self.staying)
             weights = self.training_plan.get_model_params() if params is None else params
             path = self._files.dump("aggregated_params", {"researcher_id": self.requests.researcher_id, "model_weights": dict(weights)})
         self._params_path, self._params_url = str(path), self._files.upload_params(path)
@@ -264,7 +266,8 @@ class Job:
             _put_back(self.reported_metrics, round_, metrics)
             self._params_path, self._params_url = params
             self.node_params.put_back(own)
-            self.training_plan.set_model_params(read_result(Path(self._params_path))["model_weights"])  # an upload may have failed after it
+            former = read_result(Path(self._params_path))["model_weights"]
+            prepared_plan.assign(self.training_plan, former, self.staying)  # an upload may have failed after it
             raise
 
     def save_state_breakpoint(self, breakpoint_path: str | Path) -> dict[str, Any]:
