@@ -57,6 +57,4 @@ def test_a_round_and_another_from_the_breakpoint_are_two(made, requests, case):
     assert [len(replies) for replies in resumed.training_replies().values()][1:] == [
         len(replies) for replies in unbroken.training_replies().values()
     ][1:]
-    assert (
-        resumed.trainer().training.metrics == unbroken.trainer().training.metrics or resumed.trainer().options.model_test_after_each_round
-    )
+    assert resumed.trainer().training.metrics.get(2) == unbroken.trainer().training.metrics.get(2)

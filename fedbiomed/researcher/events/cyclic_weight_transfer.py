@@ -29,7 +29,8 @@ logger = logging.getLogger(__name__)
 
 
 class CyclicWeightTransfer(ModelTrainer):
-    """One model travels from node to node; each round is one visit, as many rounds as there are nodes are a cycle.
+    """One model travels from node to node; each round is one visit, as many rounds as there are nodes are a cycle
+    (Chang et al. 2018, doi:10.1093/jamia/ocy017). Exchanged: parameters, to each node another's as they are. Stays on the nodes: data.
 
     Goes with the strategy `CyclicOrder`, which says who is visited. A node that fails or does not answer in time is skipped: the model goes
     on to the next node as it was, and `skipped`, the log and `exp.history_transitions()` tell which node and why. A model test asks all

@@ -30,7 +30,9 @@ _NEEDS_EACH_ROUND = ("hear", "create_aggregator_args")
 
 
 class DaisyChainTrainer(ModelTrainer):
-    """Each node trains the model that it holds; models change places every few rounds, and are averaged every so many more.
+    """Each node trains the model that it holds; models change places every few rounds, and are averaged every so many more
+    (Kamp et al. 2023, ICLR, arXiv:2110.03469). Exchanged: parameters, to each node another's as they are, and the state of the optimizer
+    where it goes with them. Stays on the nodes: data.
 
     Rounds t = 0, 1, ...: permuted where `t % daisy_chain_period` is the period less one, averaged where that holds for
     `aggregation_period`, and after the last round of the round limit. A model keeps its optimizer's state where it can (`with_optimizer`):

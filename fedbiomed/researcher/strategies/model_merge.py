@@ -58,7 +58,10 @@ class MergeEvaluation(NamedTuple):
 
 
 class ModelMergeStrategy(Strategy):
-    """Says who takes part in a merge, and merges. As the strategy of rounds, it asks the nodes that it would ask for their models.
+    """Says who takes part in a merge of models that nodes trained alone, and merges (Zinkevich et al. 2010, NIPS). Exchanged: parameters,
+    numbers of test samples, metrics, and to the nodes a small configuration. Stays on the nodes: data.
+
+    As the strategy of rounds, it asks the nodes that it would ask for their models.
 
     `min_fit_nodes` and so on may be given in place of `min_fit_clients` and so on.
 
