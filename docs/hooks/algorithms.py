@@ -59,8 +59,8 @@ class Family:
 FAMILIES = (
     Family(
         "Aggregators",
-        "Of `fedbiomed.researcher.aggregators`, for `Experiment(aggregator=...)`. The training argument `fedprox_mu` adds the term of FedProx\n"
-        "to any other of them. `test_aggregator_family.py` and `test_aggregator_rounds.py` hold for all.",
+        "Of `fedbiomed.researcher.aggregators`, for `Experiment(aggregator=...)`. The training argument `fedprox_mu` adds the term\n"
+        "of FedProx to any other of them. `test_aggregator_family.py` and `test_aggregator_rounds.py` hold for all.",
         aggregators,
         Aggregator,
         (
