@@ -13,6 +13,8 @@ from fedbiomed.common.constants import ErrorNumbers
 from fedbiomed.common.exceptions import AggregationError, FedbiomedOptimizerError, FedbiomedTrainerError, FedbiomedUserInputError
 from fedbiomed.common.optimizers.base import BaseOptimizer
 from fedbiomed.common.optimizers.travelling import STATE_KEY, TRAVELS_KEY
+from fedbiomed.common.params import Params
+from fedbiomed.researcher.course import CollectedRound
 from fedbiomed.researcher.job import Job
 from fedbiomed.researcher.responses import read_result
 
@@ -49,20 +51,29 @@ class RoundStates:
             raise AggregationError(f"the optimizer's state of {node_id} cannot go on with its model: {error}") from error
         self._givers.add(node_id)
 
-    def hand_on(self, order: Mapping[str, str], replies: Mapping[str, Mapping[str, Any]], job: Job, held: Mapping[str, str]) -> None:
-        """Give each receiver the state that goes with its model; where that brought none, the receiver has none.
+    def keep(self, collected: CollectedRound, params: Params | None, order: Mapping[str, str], *, others_keep: bool) -> None:
+        """End a round, and give each receiver the state that goes with its model; where that brought none, the receiver has none.
 
         Args:
+            collected: the round.
+            params: the next ones of all nodes; None: there are none.
             order: `{receiver: giver}`.
-            replies: of the round, by node.
-            job: of the round.
-            held: files of the states that nodes have; a node that receives no model keeps its own.
+            others_keep: whether a node that receives no model keeps the state that it has.
 
         Raises:
-            FedbiomedRepositoryError: one cannot be uploaded.
+            FedbiomedRepositoryError: something cannot be uploaded.
         """
-        given = ((receiver, state_in(replies[giver])) for receiver, giver in order.items() if giver in self._givers)
-        job.node_params.optimizers.renew({node: path for node, path in held.items() if node not in order}, given)
+        optimizers = collected.job.node_params.optimizers
+        if self.optimizer is None:
+            optimizers.clear()
+        else:
+            replies = {str(reply["node_id"]): reply for reply in collected.job.training_replies[collected.round]}
+            given = ((receiver, state_in(replies[giver])) for receiver, giver in order.items() if giver in self._givers)
+            kept = {node: path for node, path in optimizers.paths().items() if others_keep and node not in order}
+            optimizers.renew(kept, given)
+        ready = optimizers.own_state()
+        collected.keep(params)  # the last thing that may fail; new parameters for all nodes clear what single nodes have
+        optimizers.put_back_own(ready)
 
 
 def state_in(reply: Mapping[str, Any]) -> Any:

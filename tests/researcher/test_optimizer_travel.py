@@ -1,5 +1,6 @@
 """Optimizers' states that go with their models, over real nodes; only the transports are in memory. Numbers are worked out by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from fedbiomed.common.exceptions import (
     FedbiomedTrainerError,
     FedbiomedTrainingPlanError,
     FedbiomedUserInputError,
+    FileStoreError,
 )
 from fedbiomed.common.models.torch_model import TorchModel
 from fedbiomed.common.optimizers.native import NativeTorchOptimizer
@@ -22,10 +24,12 @@ from fedbiomed.common.serializer import Serializer
 from fedbiomed.common.training_args import TrainingArgs
 from fedbiomed.common.training_plans.corrections.travelling_optimizer import correction
 from fedbiomed.common.training_plans.torch_plan import TorchTrainingPlan
+from fedbiomed.common.transport.memory_store import MemoryFileStore
 from fedbiomed.researcher.aggregated_params import read_params
 from fedbiomed.researcher.events import CyclicWeightTransfer, DaisyChainTrainer, MergeTrainer, ModelTrainer
 from fedbiomed.researcher.experiment import Experiment
 from fedbiomed.researcher.optimizer_travel import RoundStates
+from fedbiomed.researcher.requests import Requests
 from fedbiomed.researcher.strategies import CyclicOrder, DefaultStrategy
 from tests.support.plans import LinePlan, SidePlan
 
@@ -285,6 +289,7 @@ def test_settings_do_not_travel():
     [
         (lambda state: state["state"][0]["exp_avg"].fill_(float("nan")), "holds NaN"),
         (lambda state: state["state"][0].update(exp_avg=torch.ones(3, 2)), r"exp_avg of parameter 0 does not fit to its shape \[1, 2\]"),
+        (lambda state: state["state"][0].update(exp_avg="text"), "exp_avg of parameter 0 does not fit"),
         (lambda state: state["state"].update({5: {}}), "an entry 5, the plan has 2 parameters"),
         (lambda state: state.update(optimizer="SGD"), "that of a SGD"),
         (lambda state: state.update(shapes=[[3]]), r"of parameters \[\[3\]\], the plan has a Adam"),
@@ -303,6 +308,41 @@ def test_a_state_that_does_not_fit_is_refused(tmp_path, spoil, said):
     )
     with pytest.raises(AggregationError, match="the optimizer's state of n cannot go on with its model"):
         RoundStates(taker).take("n", {"params_path": str(tmp_path / "result.mpk")})
+
+
+def test_a_state_from_which_no_step_can_be_made_is_not_handed_on():
+    state, plan = adam().travelling_state(), adam(0)
+    plan.check_travelling_state(state)
+    del state["state"][1]["exp_avg_sq"]
+    with pytest.raises(FedbiomedOptimizerError, match="a Adam can make no step from the state: KeyError"):
+        plan.check_travelling_state(state)
+    assert plan.travelling_state() is None, "only a copy made the steps"
+
+
+def test_a_full_repository_at_an_average_changes_nothing(made, federation, requests):
+    files = Full(federation.files, "researcher_test")
+    experiment = made(trainer=DaisyChainTrainer(1, 2, SEED), requests=Requests(replace(requests.connection, files=files)))
+    experiment.run(rounds=1)
+    before, held = moments(experiment), weights(experiment)
+    files.left = 1  # the first of the three states goes through
+    with pytest.raises(FileStoreError, match="disk is full"):
+        experiment.run(rounds=1)
+    assert (experiment.round_current(), moments(experiment), weights(experiment)) == (1, before, held)
+    files.left = None
+    experiment.run(rounds=1)
+    assert average(experiment, 1) == pytest.approx(277.5 / 3)
+
+
+class Full(MemoryFileStore):
+    """A repository that takes so many files more; None: all."""
+
+    left = None
+
+    def put(self, path, **options):
+        if self.left == 0:
+            raise FileStoreError("FB203: 507: the repository's disk is full")
+        self.left = None if self.left is None else self.left - 1
+        return super().put(path, **options)
 
 
 def test_a_node_refuses_what_is_no_state_and_dp_args():

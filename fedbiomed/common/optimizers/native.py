@@ -1,5 +1,6 @@
 """The optimizers that the plans' own libraries bring; they begin anew in each round."""
 
+import copy
 import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -36,7 +37,22 @@ class NativeTorchOptimizer(BaseOptimizer):
         return {"optimizer": type(self.optimizer).__name__, "shapes": self._shapes(), "state": state} if state else None
 
     def check_travelling_state(self, state: Mapping[str, Any]) -> None:
-        """See `BaseOptimizer`."""
+        """See `BaseOptimizer`; of torch's own optimizers a copy makes a step from it, for which moments are there depends on the kind."""
+        self._require_fits(state)
+        if not type(self.optimizer).__module__.startswith("torch.optim"):
+            return
+        trial = copy.deepcopy(self.optimizer)
+        for parameter in (parameter for group in trial.param_groups for parameter in group["params"]):
+            parameter.grad = parameter.detach().clone().zero_()
+        try:
+            _put(trial, copied(state["state"], "optimizer"))
+            trial.step()
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise FedbiomedOptimizerError(
+                f"FB621: a {type(self.optimizer).__name__} can make no step from the state: {type(error).__name__}: {error!s:.200}"
+            ) from error
+
+    def _require_fits(self, state: Mapping[str, Any]) -> None:
         kind, shapes = type(self.optimizer).__name__, self._shapes()
         if not isinstance(state.get("state"), Mapping) or state.get("optimizer") != kind or state.get("shapes") != shapes:
             raise FedbiomedOptimizerError(
@@ -55,15 +71,12 @@ class NativeTorchOptimizer(BaseOptimizer):
 
     def take_travelling_state(self, state: Mapping[str, Any]) -> None:
         """See `BaseOptimizer`."""
-        self.check_travelling_state(state)
-        self._put(copied(state["state"], "optimizer"))
+        self._require_fits(state)
+        _put(self.optimizer, copied(state["state"], "optimizer"))
 
     def begin_anew(self, fresh: BaseOptimizer) -> None:
         """See `BaseOptimizer`."""
-        self._put(fresh.optimizer.state_dict()["state"])
-
-    def _put(self, state: dict[int, Any]) -> None:
-        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        _put(self.optimizer, fresh.optimizer.state_dict()["state"])
 
     def _shapes(self) -> list[list[int]]:
         return [list(parameter.shape) for group in self.optimizer.param_groups for parameter in group["params"]]
@@ -74,9 +87,16 @@ class NativeTorchOptimizer(BaseOptimizer):
         return {name: float(rates[id(p)]) for name, p in model.named_parameters() if id(p) in rates}
 
 
+def _put(optimizer: Any, state: dict[int, Any]) -> None:
+    """Give a torch optimizer the moments of its parameters; its settings stay."""
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
 def _fits(value: Any, shape: list[int]) -> bool:
-    """Whether an array may be a moment of a parameter: of its shape, with axes that are summed over, or one number."""
-    found = list(getattr(value, "shape", ()))
+    """Whether a value may be a moment of a parameter: an array of its shape, with axes that are summed over, or one number."""
+    if not hasattr(value, "shape"):
+        return value is None or isinstance(value, bool | int | float)
+    found = list(value.shape)
     return math.prod(found) == 1 or (len(found) == len(shape) and all(own in (1, wanted) for own, wanted in zip(found, shape, strict=True)))
 
 

@@ -108,9 +108,7 @@ class CyclicWeightTransfer(ModelTrainer):
             self._skip(collected.round, updates.sampled[0], model)
             collected.keep(None)
         else:
-            collected.keep(model)
-            replies = {str(reply["node_id"]): reply for reply in collected.job.training_replies[collected.round]}
-            self._states.hand_on({self._next: updates.sampled[0]}, replies, collected.job, {})
+            self._states.keep(collected, model, {self._next: updates.sampled[0]}, others_keep=False)
         collected.job.nodes = list(self._nodes)  # a model test asks them all
 
     def _skip(self, round_: int, node_id: str, reason: str) -> None:

@@ -1,8 +1,8 @@
 """A round of federated daisy-chaining has finished."""
 
-from collections.abc import Mapping
 from typing import Protocol
 
+from fedbiomed.common.params import Params
 from fedbiomed.researcher.course import CollectedRound
 from fedbiomed.researcher.events.event import RoundTrainer
 from fedbiomed.researcher.events.training_round_finished import TrainingRoundFinished
@@ -17,8 +17,8 @@ class ChainTrainer(RoundTrainer, Protocol):
     def pass_on(self, collected: CollectedRound) -> None:
         """Give the models back to the nodes, permuted where that is due."""
 
-    def pass_optimizers_on(self, collected: CollectedRound, held: Mapping[str, str]) -> None:
-        """Let the states of optimizers go where their models go; `held` are those that nodes had before this."""
+    def keep(self, collected: CollectedRound, params: Params | None) -> None:
+        """Take the average over, where there is one, and let the states of optimizers go where their models go."""
 
 
 class DaisyChainRoundFinished(TrainingRoundFinished):
@@ -39,12 +39,11 @@ class DaisyChainRoundFinished(TrainingRoundFinished):
             FedbiomedError: as in the base class.
         """
         collected = self._chain.take_round()
-        held = collected.job.node_params.optimizers.paths()
+        params = None
         if self._chain.is_aggregation_due(self.training.round):
-            collected.keep(collected.next_params())
+            params = collected.next_params()
         else:
             collected.updates.check(collected.job)
             self._chain.pass_on(collected)
-            collected.keep(None)
-        self._chain.pass_optimizers_on(collected, held)
+        self._chain.keep(collected, params)
         self._close(collected)

@@ -137,22 +137,18 @@ class DaisyChainTrainer(ModelTrainer):
         held = {node_id: weight for node_id, weight in self._weights.items() if node_id in job.node_params.paths()}
         self._weights = {**held, **{receiver: updates.weights[giver] for receiver, giver in order.items()}}
 
-    def pass_optimizers_on(self, collected: CollectedRound, held: Mapping[str, str]) -> None:
-        """Let the states of optimizers go where their models go, at an average where they would go; who did not answer keeps its own.
+    def keep(self, collected: CollectedRound, params: Params | None) -> None:
+        """End a round, and let the states of optimizers go where their models go, at an average where they would go.
 
         Args:
-            collected: the round.
-            held: files of the states that nodes had before this.
+            collected: the round; who did not answer in it keeps its state.
+            params: the average; None: none was due.
 
         Raises:
-            FedbiomedRepositoryError: one cannot be uploaded.
+            FedbiomedRepositoryError: something cannot be uploaded.
         """
-        if self._states.optimizer is None:
-            collected.job.node_params.optimizers.clear()
-            return
-        order, job = self.order(collected.round, collected.updates.good), collected.job
-        replies = {str(reply["node_id"]): reply for reply in job.training_replies[collected.round]}
-        self._states.hand_on(order, replies, job, held)
+        order = self.order(collected.round, collected.updates.good)
+        self._states.keep(collected, params, order, others_keep=True)
 
     def _refuse(self, why: str) -> NoReturn:
         raise FedbiomedTrainerError(f"{ErrorNumbers.FB411.value}: {type(self).__name__}: {why}")
