@@ -7,6 +7,7 @@ PROTOCOL_VERSION = "1"
 BREAKPOINT_VERSION = "1"
 CONFIG_VERSION = "1"
 MAX_MESSAGE_BYTES = 64 * 1024
+ROUND_CONFIG_KEY = "round_config"  # of the aggregator's arguments, the one that carries a strategy's configuration of a round
 ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 

@@ -8,6 +8,7 @@ from fedbiomed.common.params import Params, RunningMean
 from fedbiomed.researcher.aggregated_params import read_params
 from fedbiomed.researcher.aggregators.aggregator import Aggregator
 from fedbiomed.researcher.job import Job
+from fedbiomed.researcher.optimizer_travel import RoundStates
 from fedbiomed.researcher.round_updates import RoundUpdates
 from fedbiomed.researcher.server_optimizer import AuxTotal
 from fedbiomed.researcher.strategies.strategy import Strategy
@@ -21,11 +22,13 @@ class Chain:
         is_end: whether the models are averaged after it.
         is_weighted: whether they count by samples then, or all alike.
         weights: of the models that nodes hold, by node.
+        states: of optimizers that go with the models.
     """
 
     is_end: bool
     is_weighted: bool
     weights: Mapping[str, float] = field(default_factory=dict)
+    states: RoundStates = field(default_factory=RoundStates)
 
 
 class ChainUpdates(RoundUpdates):
@@ -45,6 +48,7 @@ class ChainUpdates(RoundUpdates):
         self.weights: dict[str, float] = {}
 
     def _fold(self, node_id: str, reply: Mapping[str, Any], weight: float) -> None:
+        self._chain.states.take(node_id, reply)
         params = reply["params"]
         self._alike.add(params, 0.0, source=node_id)  # only to be checked: names, shapes, finite numbers
         if self._chain.is_end:

@@ -200,7 +200,9 @@ class Experiment(KeepsAggregatedModels, ExperimentMerge):
             aux = server_optimizer.AuxTotal(self._agg_optimizer)
             updates = trainer.updates(round_, job.nodes, strategy, self._aggregator, aux)
             progress.begin_round(round_, self._round_limit, job.nodes)
-            args, aux_var = trainer.args_for_nodes(job, *self._aggregator_args(job)), server_optimizer.aux_to_send(self._agg_optimizer)
+            small, large = self._aggregator_args(job)
+            args = trainer.args_for_nodes(job, strategy.configure(round_, small), large)
+            aux_var = server_optimizer.aux_to_send(self._agg_optimizer)
             job.start_nodes_training_round(
                 round_, *args, optim_aux_var=aux_var, on_reply=updates.add, on_progress=progress.hear, stop=self._stop
             )
@@ -216,7 +218,9 @@ class Experiment(KeepsAggregatedModels, ExperimentMerge):
         n_updates = self._training_args["num_updates"]
         is_cut_short = self._training_args["dry_run"] and n_updates
         self._aggregator.check_values(n_updates=1 if is_cut_short else n_updates, training_plan=job.training_plan)
-        shared = {name: value for name, value in job.training_plan.get_model_params().items() if self._aggregator.travels(name)}
+        params = job.training_plan.get_model_params()
+        shared = {name: value for name, value in params.items() if self._aggregator.travels(name)}
+        job.staying = frozenset(params.keys() - shared.keys())
         return self._aggregator.create_aggregator_args(shared, job.nodes)
 
     def _stepped(self, job: Job, aggregate: Params, aux: server_optimizer.AuxTotal) -> Params:

@@ -1,7 +1,8 @@
 """One-shot merging of models that the nodes of an experiment trained alone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from fedbiomed.common.constants import ErrorNumbers
 from fedbiomed.common.exceptions import FedbiomedExperimentError
@@ -13,7 +14,7 @@ from fedbiomed.researcher.job import Job
 from fedbiomed.researcher.model_merge import MergeResult, merge
 from fedbiomed.researcher.round_updates import reports
 from fedbiomed.researcher.secagg.secure_aggregation import refuse_active
-from fedbiomed.researcher.strategies.model_merge import ModelMergeStrategy
+from fedbiomed.researcher.strategies.model_merge import ModelMergeStrategy, with_configs
 from fedbiomed.researcher.strategies.strategy import Strategy
 
 
@@ -38,10 +39,11 @@ class ExperimentMerge(ExperimentTrainer):
         round_ = self._round_current
         with self._shown_progress() as progress, job.undone_on_failure(round_), self._trainer.failures_noted():
 
-            def ask(asked: Sequence[str]) -> None:
+            def ask(asked: Mapping[str, dict[str, Any]]) -> None:
                 job.nodes = [node_id for node_id in nodes if node_id in asked]
                 progress.begin_round(round_ - 1, self._round_limit, job.nodes, what="test of models after round")
-                job.start_nodes_training_round(round_, {}, {}, do_training=False, on_progress=progress.hear, stop=self._stop)
+                told = with_configs({}, asked)
+                job.start_nodes_training_round(round_, told, {}, do_training=False, on_progress=progress.hear, stop=self._stop)
                 progress.end_round({}, job.failures.get(round_, {}))
 
             result = merge(job, strategy, round_, ask)

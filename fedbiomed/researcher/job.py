@@ -54,6 +54,7 @@ class Job:
         failures: `{round: {node_id: reason}}` of the nodes that did not answer well.
         reported_metrics: `{round: {node_id: (value, ...)}}`, each value with `phase`, `metric`, `value`, `iteration`, `epoch`.
         last_msg: the fields of the order that was sent last.
+        staying: names of parameters that do not travel; the plan's model here has them as they were made.
         node_params: parameters that single nodes get in place of the job's, until new ones of the job are set.
 
     Raises:
@@ -84,6 +85,7 @@ class Job:
         self.failures: dict[int, dict[str, str]] = {}
         self.reported_metrics: dict[int, dict[str, tuple[dict[str, Any], ...]]] = {}
         self.last_msg: dict[str, Any] | None = None
+        self.staying: frozenset[str] = frozenset()
         self._attempts: dict[int, int] = {}
         self._states = NodeStateAgent(self.nodes)
         self.requests = Requests() if reqs is None else reqs
@@ -201,11 +203,11 @@ class Job:
         if params is not None and filename is not None:
             raise FedbiomedValueError("update_parameters takes params or filename, not both")
         if filename is not None:
-            self.training_plan.set_model_params(read_result(Path(filename))["model_weights"])
+            prepared_plan.assign(self.training_plan, read_result(Path(filename))["model_weights"], self.staying)
             path = Path(filename)
         else:
             if params is not None:
-                self.training_plan.set_model_params(params)
+                prepared_plan.assign(self.training_plan, params, self.staying)
             weights = self.training_plan.get_model_params() if params is None else params
             path = self._files.dump("aggregated_params", {"researcher_id": self.requests.researcher_id, "model_weights": dict(weights)})
         self._params_path, self._params_url = str(path), self._files.upload_params(path)
@@ -264,7 +266,8 @@ class Job:
             _put_back(self.reported_metrics, round_, metrics)
             self._params_path, self._params_url = params
             self.node_params.put_back(own)
-            self.training_plan.set_model_params(read_result(Path(self._params_path))["model_weights"])  # an upload may have failed after it
+            former = read_result(Path(self._params_path))["model_weights"]
+            prepared_plan.assign(self.training_plan, former, self.staying)  # an upload may have failed after it
             raise
 
     def save_state_breakpoint(self, breakpoint_path: str | Path) -> dict[str, Any]:
@@ -272,7 +275,7 @@ class Job:
 
         Returns:
             `researcher_id, job_id, model_params_path, training_replies` (a list by round, without parameters), `node_state`, `node_params`,
-            `failures` and `attempts`, with the paths of the links.
+            `node_optimizers`, `failures` and `attempts`, with the paths of the links.
         """
         folder = Path(breakpoint_path)
         return {
@@ -281,7 +284,8 @@ class Job:
             "model_params_path": job_state.link(self._params_path, folder, "aggregated_params_current.mpk"),
             "training_replies": job_state.saved_replies(self.training_replies, folder),
             "node_state": self._states.save_state_breakpoint(),
-            "node_params": {node_id: job_state.link(path, folder) for node_id, path in self.node_params.paths().items()},
+            "node_params": job_state.linked(self.node_params.paths(), folder),
+            "node_optimizers": job_state.linked(self.node_params.optimizers.paths(), folder),
             "failures": {str(round_): reasons for round_, reasons in self.failures.items()},
             "attempts": {str(round_): count for round_, count in self._attempts.items()},
         }
@@ -303,6 +307,7 @@ class Job:
         self._attempts = {int(round_): count for round_, count in saved_state.get("attempts", {}).items()}
         self.update_parameters(filename=saved_state["model_params_path"])
         self.node_params.set_paths(saved_state.get("node_params", {}))
+        self.node_params.optimizers.set_paths(saved_state.get("node_optimizers", {}))
 
     def waiting_for_nodes(self, responses: Responses) -> bool:
         """Whether one of `nodes` has no entry in the responses yet."""

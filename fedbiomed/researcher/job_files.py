@@ -104,18 +104,18 @@ class JobFiles:
         self._shelves[self._shelf_name()].add(url)
         return url
 
-    def upload_own(self, path: Path, node_id: str, shelf: int) -> str:
-        """Store parameters for one node, which alone may fetch them, on a numbered shelf; they go with `discard_own`."""
-        name = f"{self._job_id}.own{shelf}"
+    def upload_own(self, path: Path, node_id: str, shelf: str) -> str:
+        """Store a file for one node, which alone may fetch it, on a shelf with a name; it goes with `discard_own`."""
+        name = f"{self._job_id}.{shelf}"
         self._own_shelves.setdefault(name, set())
         url = self._put(path, name, (node_id,))
         self._own_shelves[name].add(url)
         return url
 
-    def discard_own(self, needed: Iterable[str]) -> None:
-        """Take the shelves of `upload_own` out of the repository, but for those with a URL that is needed."""
-        kept = set(needed)
-        for name in [name for name, urls in self._own_shelves.items() if not urls & kept]:
+    def discard_own(self, kind: str, needed: Iterable[str]) -> None:
+        """Take those shelves of `upload_own` whose names begin so out of the repository, but for those with a URL that is needed."""
+        kept, beginning = set(needed), f"{self._job_id}.{kind}"
+        for name in [name for name, urls in self._own_shelves.items() if name.startswith(beginning) and not urls & kept]:
             for gone in self._own_shelves.pop(name):
                 del self._refs[gone]
             self._discard(name)

@@ -18,6 +18,11 @@ def link(source: str, folder: Path, name: str = "") -> str:
     return str(target)
 
 
+def linked(paths: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """Give the files of nodes second names in a folder."""
+    return {node_id: link(path, folder) for node_id, path in paths.items()}
+
+
 def saved_replies(replies: Mapping[int, Responses], folder: Path) -> list[list[dict[str, Any]]]:
     """Replies by round, without what lies in their files, which get links in the folder; a round without any is an empty list."""
     return [[_saved(reply, folder) for reply in replies.get(round_, ())] for round_ in range(max(replies, default=-1) + 1)]

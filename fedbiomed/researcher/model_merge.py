@@ -47,14 +47,14 @@ class _Tested:
     failures: dict[str, str]
 
 
-def merge(job: Job, strategy: ModelMergeStrategy, round_: int, ask: Callable[[Sequence[str]], None]) -> MergeResult:
+def merge(job: Job, strategy: ModelMergeStrategy, round_: int, ask: Callable[[Mapping[str, dict[str, Any]]], None]) -> MergeResult:
     """Merge the models that the nodes of a job hold; the job has the merged one then.
 
     Args:
         job: whose nodes hold models of their own (`job.node_params`).
         strategy: who takes part, and how it is merged.
         round_: under which the tests are reported.
-        ask: lets these nodes test the model that each would get now.
+        ask: lets these nodes test the model that each would get now, each with its configuration.
 
     Raises:
         FedbiomedStrategyError: too few nodes hold a model or answered, or failures are not accepted: which nodes, why.
@@ -65,9 +65,9 @@ def merge(job: Job, strategy: ModelMergeStrategy, round_: int, ask: Callable[[Se
         raise FedbiomedStrategyError(
             f"{ErrorNumbers.FB402.value}: no node holds a model of its own after {round_} rounds; run some with trainer=MergeTrainer()"
         )
-    asked = [node_id for node_id, _ in strategy.configure_fit(round_, available=list(paths))]
+    asked = dict(strategy.configure_fit(round_, available=list(paths)))
     tested = _test(job, round_, asked, ask)
-    strategy.check_round(round_, asked, list(tested.sizes), tested.failures)
+    strategy.check_round(round_, list(asked), list(tested.sizes), tested.failures)
     fits = [MergeFit(node_id, read_params(paths[node_id]), size, tested.metrics[node_id]) for node_id, size in tested.sizes.items()]
     if strategy.weighted_aggregation and not sum(tested.sizes.values()):
         raise FedbiomedStrategyError(
@@ -77,7 +77,7 @@ def merge(job: Job, strategy: ModelMergeStrategy, round_: int, ask: Callable[[Se
     params, fit_metrics = strategy.aggregate_fit(round_, fits, tested.failures)
     if params is None:
         raise FedbiomedStrategyError(f"{ErrorNumbers.FB402.value}: merge after round {round_}: nothing was merged: {tested.failures}")
-    testers = [node_id for node_id, _ in strategy.configure_evaluate(round_, params, available=list(paths))]
+    testers = dict(strategy.configure_evaluate(round_, params, available=list(paths)))
     path, _ = job.update_parameters(params)
     after = _test(job, round_, testers, ask) if testers else _Tested({}, {}, {})
     found = [MergeEvaluation(node_id, size, after.metrics[node_id]) for node_id, size in after.sizes.items()]
@@ -95,7 +95,7 @@ def merge(job: Job, strategy: ModelMergeStrategy, round_: int, ask: Callable[[Se
     )
 
 
-def _test(job: Job, round_: int, nodes: Sequence[str], ask: Callable[[Sequence[str]], None]) -> _Tested:
+def _test(job: Job, round_: int, nodes: Mapping[str, dict[str, Any]], ask: Callable[[Mapping[str, dict[str, Any]]], None]) -> _Tested:
     ask(nodes)
     replies = {str(reply["node_id"]): reply for reply in job.training_replies[round_]}
     points = reports(round_, job)

@@ -6,7 +6,7 @@ before anything was sent.
 
 import inspect
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,21 @@ def load_back(path: Path, class_name: str, model_args: Mapping[str, Any], traini
     plan: BaseTrainingPlan = make_plan(load_plan_from_file(path, class_name))
     call_user(plan, "post_init", dict(model_args), training_args)
     return plan
+
+
+def assign(plan: BaseTrainingPlan, params: Mapping[str, Any], staying: Collection[str]) -> None:
+    """Give the plan's model parameters; those that are not among them stay as they are, with a warning.
+
+    Args:
+        plan: of this side.
+        params: by name.
+        staying: names that each node keeps to itself; that they are missing is no surprise.
+
+    Raises:
+        FedbiomedModelError: a shape differs from the model's.
+    """
+    own = plan.get_model_params() if staying else {}
+    plan.set_model_params({**params, **{name: value for name, value in own.items() if name in staying and name not in params}})
 
 
 def generated_source(plan_class: type[BaseTrainingPlan]) -> bytes:

@@ -31,6 +31,7 @@ class KeepsAggregatedModels:
     _checkpointer: ServerCheckpointAndStateModule | None = None
     _history: History
     _aggregated_params: dict[int, Any]
+    _measured: Any = None
 
     def checkpointer(self) -> ServerCheckpointAndStateModule | None:
         """What keeps aggregated models; None: nothing does, beside the files of the rounds."""
@@ -40,12 +41,14 @@ class KeepsAggregatedModels:
         """Set what keeps aggregated models, from the next round on; it goes into breakpoints.
 
         A score is worked out from the nodes' validation of the aggregated model, each node counting by its rows; so
-        `test_on_global_updates` must be on for it. The loss is the value that the validation reports under the name `Loss`.
+        `test_on_global_updates` must be on for it. With a trainer that tests after each round (`ModelTrainer`) it is known right after that
+        test; else with the reports of the next round, and after the last round of the limit with the test that ends `run`. The loss is the
+        value that the validation reports under the name `Loss`.
 
         Raises:
             FedbiomedExperimentError: it is no such module, or uses what could not be found again from a breakpoint.
         """
-        self._checkpointer = checked(checkpointer)
+        self._checkpointer, self._measured = checked(checkpointer), None
         return self._checkpointer
 
     def _require_scores(self, *, is_tested: bool) -> None:
@@ -61,12 +64,14 @@ class KeepsAggregatedModels:
             self._checkpointer.new_model(self._aggregated_params[round_]["params"])
 
     def _keep_measured(self, round_: int, rows: Mapping[str, int]) -> None:
-        """Hand over the model of the round before, of which the reports of this one tell."""
+        """Hand over the model of the round before, of which the reports of this one tell; once, though a model test came before them."""
         points = [point for point in self._history.points() if point.round == round_ and point.phase == Phase.TEST_GLOBAL]
-        if self._checkpointer is None or not points or round_ - 1 not in self._aggregated_params:
+        model = self._aggregated_params.get(round_ - 1)
+        if self._checkpointer is None or not points or model is None or model is self._measured:
             return
         metrics = weighted_values(points, rows)
-        self._checkpointer.measured_model(self._aggregated_params[round_ - 1]["params"], metrics.get(LOSS, math.nan), metrics)
+        self._checkpointer.measured_model(model["params"], metrics.get(LOSS, math.nan), metrics)
+        self._measured = model
 
 
 def weighted_values(points: Iterable[Point], rows: Mapping[str, int]) -> dict[str, float]:

@@ -5,14 +5,34 @@ from typing import Any
 
 from fedbiomed.common.exceptions import AggregationError
 from fedbiomed.common.params import Params, checked_arrays
+from fedbiomed.researcher.aggregators.aggregator import Aggregator
 from fedbiomed.researcher.job import Job
+from fedbiomed.researcher.optimizer_travel import RoundStates
 from fedbiomed.researcher.round_updates import RoundUpdates
+from fedbiomed.researcher.server_optimizer import AuxTotal
+from fedbiomed.researcher.strategies.strategy import Strategy
 
 
 class VisitUpdates(RoundUpdates):
-    """Keeps the model of the node as it is: nothing is averaged, so not a bit of it changes."""
+    """Keeps the model of the node as it is: nothing is averaged, so not a bit of it changes.
 
-    _model: Params | None = None
+    Args:
+        round_, sampled, strategy, aggregator, aux: see `RoundUpdates`.
+        states: of the optimizer that goes with the model.
+    """
+
+    def __init__(  # noqa: PLR0917  those of the base class, and one
+        self,
+        round_: int,
+        sampled: Sequence[str],
+        strategy: Strategy,
+        aggregator: Aggregator,
+        aux: AuxTotal,
+        states: RoundStates,
+    ) -> None:
+        super().__init__(round_, sampled, strategy, aggregator, aux)
+        self._states = states
+        self._model: Params | None = None
 
     @property
     def sampled(self) -> Sequence[str]:
@@ -21,6 +41,7 @@ class VisitUpdates(RoundUpdates):
 
     def _fold(self, node_id: str, reply: Mapping[str, Any], weight: float) -> None:
         checked_arrays(reply["params"], node_id)
+        self._states.take(node_id, reply)
         self._model = dict(reply["params"])
 
     def check(self, job: Job) -> None:

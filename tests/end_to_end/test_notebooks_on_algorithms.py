@@ -84,3 +84,11 @@ def test_differential_privacy(hospitals: Hospitals, tmp_path: Path) -> None:
     assert "epsilon_budget of dp_args" in done.text
     assert "rounds done: 3" in done.text
     assert done.pictures == 1
+
+
+def test_personalised_models(hospitals: Hospitals, tmp_path: Path) -> None:
+    done = hospitals.run("personalised-models", tmp_path)
+    private, personal = map(float, re.search(r"right, against FedAverage: FedPer (\S+) Ditto (\S+)", done.text).groups())
+    assert min(private, personal) > 0.02
+    assert "['body.0.bias', 'body.0.weight']" in done.text
+    assert (done.tables, done.pictures) == (1, 1)

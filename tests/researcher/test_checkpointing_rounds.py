@@ -19,6 +19,7 @@ from fedbiomed.common.constants import Phase
 from fedbiomed.common.exceptions import FedbiomedBreakpointError, FedbiomedExperimentError
 from fedbiomed.common.serializer import Serializer
 from fedbiomed.researcher import server_checkpoints
+from fedbiomed.researcher.events import ModelTrainer
 from fedbiomed.researcher.experiment import Experiment
 from fedbiomed.researcher.history import Point
 from tests.support.plans import KeepingPlan
@@ -150,3 +151,31 @@ def test_nodes_count_by_their_rows():
     points = [point("a", 1.0), point("a", 3.0), point("b", 4.0), point("b", 1.0, "F1")]
     # a: mean 2 of 10 rows, b: 4 of 30 rows: (20 + 120) / 40; only b tells of F1
     assert server_checkpoints.weighted_values(points, {"a": 10, "b": 30}) == {"Loss": 3.5, "F1": 1.0}
+
+
+class Told(ServerCheckpointAndStateModule):
+    """Writes down of which models it is told what they score."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.heard = []
+
+    def measured_model(self, model, loss, metrics):
+        self.heard.append((dict(model), loss))
+        super().measured_model(model, loss, metrics)
+
+
+@pytest.mark.parametrize(("trainer", "known"), [(ModelTrainer, [1, 2, 3]), (None, [0, 1, 3])])
+def test_when_the_best_aggregated_model_is_known(made, trainer, known):
+    experiment = made(trainer=trainer, round_limit=3)
+    best = BestLossCheckpointer(Path(experiment.experimentation_path()) / "kept", "best")
+    module = experiment.set_checkpointer(Told(best))
+    found = []
+    for _ in range(3):
+        experiment.run(rounds=1)
+        found.append(len(module.heard))
+    assert found == known, "after a model test at once; else with the next round, and after the last one by its own test"
+    assert all(equal(model, experiment.aggregated_params()[round_]["params"]) for round_, (model, _) in enumerate(module.heard))
+    losses = [loss for _, loss in module.heard]
+    assert best.best_score == min(losses)
+    assert equal(best.load_checkpoint(), module.heard[losses.index(min(losses))][0])

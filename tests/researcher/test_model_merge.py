@@ -237,3 +237,52 @@ def test_a_merge_by_something_else(made):
     experiment.run(rounds=1)
     with pytest.raises(FedbiomedExperimentError, match="strategy must be a ModelMergeStrategy"):
         experiment.merge_models(3)
+
+
+class ConfiguredPlan(OwnPlan):
+    """One step adds the number `step` of the round's configuration; a test measures its number `told`."""
+
+    def init_dependencies(self):
+        return ["import pandas as pd", "import pathlib", "from tests.researcher.test_model_merge import OwnPlan"]
+
+    def training_data(self):
+        return DataManager(dataset=torch.ones(10, 1).numpy(), target=torch.ones(10, 1).numpy())
+
+    def training_step(self, data, target):
+        return -self.model().weight.sum() * self.round_config().get("step", 100.0)
+
+    def testing_step(self, data, target):
+        return {"told": float(self.round_config().get("told", -1))}
+
+
+def test_nodes_are_told_the_configuration_of_the_round(made):
+    strategy = ModelMergeStrategy(
+        on_fit_config_fn=lambda round_: {"step": 5.0 + round_, "told": round_}, on_evaluate_config_fn=lambda round_: {"told": 10 + round_}
+    )
+    experiment = made(training_plan_class=ConfiguredPlan, node_selection_strategy=strategy, round_limit=2)
+    experiment.set_test_on_global_updates(False)
+    experiment.run()
+    experiment.set_test_on_global_updates(True)
+    result = experiment.merge_models()
+    assert float(result.params["weight"]) == pytest.approx(5.0 + 6.0), "the steps of rounds 0 and 1"
+    assert (result.fits, result.evaluations) == ({node: {"told": 2.0} for node in NODES}, {node: {"told": 12.0} for node in NODES})
+    without = made(training_plan_class=ConfiguredPlan)
+    without.run(rounds=1)
+    assert without.merge_models().fits == {node: {"told": -1.0} for node in NODES}
+
+
+@pytest.mark.parametrize("wrong", [3, {"rate": float("nan")}, {"array": np.ones(2)}, {1: "key"}, None])
+def test_a_configuration_that_is_not_json_is_refused(made, wrong):
+    with pytest.raises(FedbiomedStrategyError, match=r"on_fit_config_fn gave .* for round 4; a dict of JSON values by name is needed"):
+        ModelMergeStrategy(on_fit_config_fn=lambda _: wrong).configure_fit(4, None, NODES)
+    with pytest.raises(FedbiomedStrategyError, match=r"on_evaluate_config_fn gave .* for round 4"):
+        ModelMergeStrategy(on_evaluate_config_fn=lambda _: wrong).configure_evaluate(4, None, NODES)
+
+
+def test_a_wrong_configuration_of_the_evaluation_leaves_the_experiment_as_it_was(made):
+    experiment = made(round_limit=1)
+    experiment.run()
+    with pytest.raises(FedbiomedStrategyError, match="on_evaluate_config_fn"):
+        experiment.merge_models(ModelMergeStrategy(on_evaluate_config_fn=lambda _: 3))
+    assert sorted(experiment.job().node_params.paths()) == NODES
+    assert experiment.aggregated_params() == {}

@@ -259,3 +259,13 @@ def test_only_the_global_extractor_of_a_split_model_travels(made):
     experiment = made(aggregator=PerFCL(), training_plan_class=SplitPlan)
     experiment.run(rounds=2)
     assert sorted(shared(experiment, 1)) == ["global_extractor.bias", "global_extractor.weight"]
+
+
+def test_only_what_should_have_come_is_missed_with_a_warning(made, caplog):
+    experiment = made(aggregator=FedPer(private=["head"]))
+    experiment.run(rounds=2)
+    assert "were not given" not in caplog.text, "private layers never come"
+    job, given = experiment.job(), shared(experiment, 1)
+    del given["base.weight"]
+    job.update_parameters(given)
+    assert "1 parameters were not given and stay as they are: base.weight" in caplog.text

@@ -7,6 +7,7 @@ from typing import Any
 
 from fedbiomed.common.exceptions import FedbiomedOptimizerError
 from fedbiomed.common.models.model import Model
+from fedbiomed.common.optimizers.travelling import require_finite
 
 
 class BaseOptimizer(ABC):
@@ -59,6 +60,43 @@ class BaseOptimizer(ABC):
     def get_state(self) -> dict[str, Any] | None:
         """What is kept for the next round; None here: it begins anew in each."""
         return None
+
+    def travelling_state(self) -> dict[str, Any] | None:
+        """What goes with the model to another node: what it remembers of its steps; None: nothing."""
+        return self.get_state()
+
+    def take_travelling_state(self, state: Mapping[str, Any]) -> None:
+        """Take over what `travelling_state` gave elsewhere; settings, such as the learning rate, stay as they are here.
+
+        Raises:
+            FedbiomedOptimizerError: it does not fit; everything is as before.
+        """
+        require_finite(state, "the optimizer's state")
+        before = self.get_state()
+        anew = self.restore(state)
+        if anew:
+            self.restore(before or {})
+            raise FedbiomedOptimizerError(f"FB621: the optimizer's state has nothing for {', '.join(anew)}")
+
+    def check_travelling_state(self, state: Mapping[str, Any]) -> None:
+        """Check that a state would be taken; everything stays as it is.
+
+        Raises:
+            FedbiomedOptimizerError: it does not fit.
+        """
+        before = self.get_state()
+        self.take_travelling_state(state)
+        self.restore(before or {})
+
+    def begin_anew(self, fresh: "BaseOptimizer") -> None:
+        """Forget all steps.
+
+        Args:
+            fresh: another optimizer of this kind and these settings, which has made no step.
+        """
+        state = fresh.get_state()
+        if state is not None:
+            self.restore(state)
 
     def restore(self, state: Mapping[str, Any]) -> list[str]:
         """Take over what `get_state` gave in the round before.

@@ -14,7 +14,7 @@ import numpy as np
 
 from fedbiomed.common.checkpointing.client_module import ClientCheckpointAndStateModule
 from fedbiomed.common.checkpointing.training_state import TrainingState
-from fedbiomed.common.constants import ErrorNumbers, ProcessTypes, TrainingPlans
+from fedbiomed.common.constants import ROUND_CONFIG_KEY, ErrorNumbers, ProcessTypes, TrainingPlans
 from fedbiomed.common.exceptions import FedbiomedDPControllerError, FedbiomedTrainingPlanError
 from fedbiomed.common.files import write_whole
 from fedbiomed.common.metrics import MetricTypes
@@ -173,6 +173,10 @@ class BaseTrainingPlan(ABC):
         """What the last `training_routine` cost in privacy; None without `dp_args`."""
         return None
 
+    def why_optimizer_stays(self) -> str | None:
+        """Why the state of the optimizer cannot go with the model to another node; None: it can."""
+        return f"{type(self).__name__} is no torch plan, so there is no state of an optimizer to send"
+
     def loader_args(self) -> dict[str, Any]:
         """Arguments of the data loader."""
         return self._arguments.loader_arguments()
@@ -180,6 +184,13 @@ class BaseTrainingPlan(ABC):
     def aggregator_args(self) -> dict[str, Any]:
         """What the aggregator told this node."""
         return self._aggregator_args
+
+    def round_config(self) -> dict[str, Any]:
+        """The configuration of this round that the researcher's strategy gave, JSON values by name; empty where it gives none.
+
+        A `ModelMergeStrategy` gives it by `on_fit_config_fn` and `on_evaluate_config_fn`.
+        """
+        return dict(self._aggregator_args.get(ROUND_CONFIG_KEY, {}))
 
     def get_model_params(self, only_trainable: bool = False) -> dict[str, Any]:
         """Parameters by name; see `Model.get_weights`."""

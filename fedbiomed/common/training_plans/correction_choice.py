@@ -9,7 +9,7 @@ from fedbiomed.common.training_plans import corrections
 from fedbiomed.common.training_plans.corrections.correction import Correction
 
 _CONTRACT = "correction"
-_BY_ARGUMENTS = ("fedprox", "swag")
+_BY_ARGUMENTS = ("fedprox", "swag", "travelling_optimizer")
 
 
 def chosen_corrections(training_args: TrainingArgs, aggregator_args: Mapping[str, Any]) -> list[Correction]:

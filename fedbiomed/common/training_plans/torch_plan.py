@@ -140,7 +140,7 @@ class TorchTrainingPlan(BaseTrainingPlan):
         self._initial_params = {name: p.detach().clone() for name, p in module.named_parameters() if p.requires_grad}
         try:
             half = self.node_half()
-            half.begin(module, self._initial_params, Tools(self._loss_of, self._new_optimizer, self._optional_hook))
+            half.begin(module, self._initial_params, Tools(self._loss_of, self._new_optimizer, self._optional_hook, self.optimizer()))
             self.optimizer().init_training()
             with self._privately(module):
                 self._loop(device, self._begun_stopper(module), history_monitor)
@@ -152,6 +152,14 @@ class TorchTrainingPlan(BaseTrainingPlan):
     def privacy_cost(self) -> PrivacyCost | None:
         """See `BaseTrainingPlan`."""
         return None if self._private is None else self._private.cost(self.updates_done())
+
+    def why_optimizer_stays(self) -> str | None:
+        """See `BaseTrainingPlan`."""
+        if self._private is not None:
+            return "the cost of privacy with dp_args is that of sent parameters, and the state would be sent beside them"
+        if type(self).training_routine is not TorchTrainingPlan.training_routine:
+            return f"{type(self).__name__} has a training_routine() of its own, which does not hand it over"
+        return None
 
     def _require_clippable(self, optimizer: Any) -> None:
         if not isinstance(optimizer, torch.optim.Optimizer):

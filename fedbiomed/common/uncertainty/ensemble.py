@@ -17,7 +17,8 @@ from fedbiomed.common.uncertainty.predictive import Prediction, output_of, predi
 
 
 class DeepEnsemble:
-    """Asks each member, in evaluation mode; the members stay as they are.
+    """Asks each member, in evaluation mode; the members stay as they are (Lakshminarayanan et al. 2017, arXiv:1612.01474). Exchanged:
+    nothing; members are for instance the results of several experiments. Stays on the nodes: data.
 
     Args:
         models: two networks or more, with outputs of one shape.

@@ -15,7 +15,8 @@ from fedbiomed.common.uncertainty.predictive import Prediction, output_of, predi
 
 
 class MCDropout:
-    """Asks one network several times; its dropout layers, and nothing else, are in training mode meanwhile.
+    """Asks one network several times; its dropout layers, and nothing else, are in training mode meanwhile
+    (Gal and Ghahramani 2016, arXiv:1506.02142). Exchanged: nothing; it asks a model that is there. Stays on the nodes: data.
 
     Args:
         model: a network with dropout layers; each of its layers is afterwards in the mode in which it was.

@@ -25,7 +25,8 @@ logger = logging.getLogger(__name__)
 
 
 class SWAG:
-    """A posterior over the trained weights, by name.
+    """A posterior over the trained weights, by name (Maddox et al. 2019, arXiv:1902.02476). Exchanged: nothing; it is made of the moments
+    that a `SWAGTrainer` gathers. Stays on the nodes: data, and the low-rank part of each node's own posterior.
 
     Args:
         first: mean of the weights.

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from fedbiomed.common.constants import ErrorNumbers
 from fedbiomed.common.exceptions import FedbiomedStrategyError, FedbiomedTrainerError
+from fedbiomed.researcher import optimizer_travel
 from fedbiomed.researcher.aggregators.aggregator import Aggregator
 from fedbiomed.researcher.aggregators.fedavg import FedAverage
-from fedbiomed.researcher.course import CollectedRound, TrainingState
+from fedbiomed.researcher.course import CollectedRound, Step, TrainingState
 from fedbiomed.researcher.events.cyclic_visit_finished import CyclicVisitFinished
-from fedbiomed.researcher.events.model_trainer import ModelTrainer
+from fedbiomed.researcher.events.model_trainer import ArgsByNode, ModelTrainer
+from fedbiomed.researcher.job import Job
 from fedbiomed.researcher.round_updates import RoundUpdates
 from fedbiomed.researcher.server_optimizer import AuxTotal
 from fedbiomed.researcher.strategies.cyclic_order import CyclicOrder
@@ -27,13 +29,16 @@ logger = logging.getLogger(__name__)
 
 
 class CyclicWeightTransfer(ModelTrainer):
-    """One model travels from node to node; each round is one visit, as many rounds as there are nodes are a cycle.
+    """One model travels from node to node; each round is one visit, as many rounds as there are nodes are a cycle
+    (Chang et al. 2018, doi:10.1093/jamia/ocy017). Exchanged: parameters, to each node another's as they are. Stays on the nodes: data.
 
     Goes with the strategy `CyclicOrder`, which says who is visited. A node that fails or does not answer in time is skipped: the model goes
     on to the next node as it was, and `skipped`, the log and `exp.history_transitions()` tell which node and why. A model test asks all
     nodes. Mind that a node gets another's model as it is.
 
     Args:
+        with_optimizer: True: the optimizer's state travels with the model, see `DaisyChainTrainer`; refused where it cannot. None: where it
+            can. False, as in the paper: only weights travel.
         skip_model_tests, model_test_after_each_round, delete_local_models_after_aggregation: see `ModelTrainer`.
 
     Attributes:
@@ -45,6 +50,7 @@ class CyclicWeightTransfer(ModelTrainer):
     def __init__(
         self,
         *,
+        with_optimizer: bool | None = False,
         skip_model_tests: bool = False,
         model_test_after_each_round: bool = False,
         delete_local_models_after_aggregation: bool = True,
@@ -55,7 +61,21 @@ class CyclicWeightTransfer(ModelTrainer):
             delete_local_models_after_aggregation=delete_local_models_after_aggregation,
         )
         self.skipped: dict[int, tuple[str, str]] = {}
+        self.with_optimizer = optimizer_travel.checked_option(with_optimizer)
         self._nodes: tuple[str, ...] = ()
+        self._next = ""
+        self._states = optimizer_travel.RoundStates()
+
+    def args_for_nodes(self, job: Job, small: ArgsByNode, large: ArgsByNode) -> tuple[ArgsByNode, ArgsByNode]:
+        """See `ModelTrainer.args_for_nodes`; adds the state that goes with the model."""
+        if not optimizer_travel.is_wanted(type(self).__name__, self.with_optimizer, job):
+            return small, large
+        is_training, optimizers = self.training.step is Step.ROUND, job.node_params.optimizers
+        if is_training:
+            self._states.optimizer = job.training_plan.optimizer()
+            if optimizers.paths().keys() - set(job.nodes):  # the node that was to get it was skipped
+                optimizers.set_paths(dict(zip(job.nodes, optimizers.paths().values(), strict=True)))
+        return optimizer_travel.args_with_states(job, small, is_training=is_training), large
 
     def check(self, aggregator: Aggregator, strategy: Strategy, agg_optimizer: "Optimizer | None") -> None:
         """See `ModelTrainer.check`: what averages, or steps, does not go with a model that travels as it is."""
@@ -69,8 +89,9 @@ class CyclicWeightTransfer(ModelTrainer):
     def updates(self, round_: int, sampled: Sequence[str], strategy: Strategy, aggregator: Aggregator, aux: AuxTotal) -> RoundUpdates:
         """See `ModelTrainer.updates`."""
         if isinstance(strategy, CyclicOrder):
-            self._nodes = tuple(strategy.cycle_order(0))
-        return VisitUpdates(round_, sampled, strategy, aggregator, aux)
+            self._nodes, self._next = tuple(strategy.cycle_order(0)), strategy.sample_nodes(round_ + 1)[0]
+        self._states = optimizer_travel.RoundStates()
+        return VisitUpdates(round_, sampled, strategy, aggregator, aux, self._states)
 
     def take_over(self, collected: CollectedRound) -> None:
         """Keep the model that a node made as the next one; without any, write down why.
@@ -87,7 +108,7 @@ class CyclicWeightTransfer(ModelTrainer):
             self._skip(collected.round, updates.sampled[0], model)
             collected.keep(None)
         else:
-            collected.keep(model)
+            self._states.keep(collected, model, {self._next: updates.sampled[0]}, others_keep=False)
         collected.job.nodes = list(self._nodes)  # a model test asks them all
 
     def _skip(self, round_: int, node_id: str, reason: str) -> None:
@@ -103,8 +124,13 @@ class CyclicWeightTransfer(ModelTrainer):
         raise FedbiomedTrainerError(f"{ErrorNumbers.FB411.value}: {type(self).__name__}: {why}")
 
     def _parameters(self) -> dict[str, Any]:
-        return {**super()._parameters(), "skipped": {str(round_): list(visit) for round_, visit in self.skipped.items()}}
+        return {
+            **super()._parameters(),
+            "with_optimizer": self.with_optimizer,
+            "skipped": {str(round_): list(visit) for round_, visit in self.skipped.items()},
+        }
 
     def _take_parameters(self, parameters: Mapping[str, Any]) -> None:
         super()._take_parameters(parameters)
+        self.with_optimizer = optimizer_travel.checked_option(parameters.get("with_optimizer", False))
         self.skipped = {int(round_): (str(node_id), str(reason)) for round_, (node_id, reason) in parameters["skipped"].items()}

@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from fedbiomed.common.params import Params
 from fedbiomed.researcher.course import CollectedRound
 from fedbiomed.researcher.events.event import RoundTrainer
 from fedbiomed.researcher.events.training_round_finished import TrainingRoundFinished
@@ -15,6 +16,9 @@ class ChainTrainer(RoundTrainer, Protocol):
 
     def pass_on(self, collected: CollectedRound) -> None:
         """Give the models back to the nodes, permuted where that is due."""
+
+    def keep(self, collected: CollectedRound, params: Params | None) -> None:
+        """Take the average over, where there is one, and let the states of optimizers go where their models go."""
 
 
 class DaisyChainRoundFinished(TrainingRoundFinished):
@@ -34,13 +38,12 @@ class DaisyChainRoundFinished(TrainingRoundFinished):
         Raises:
             FedbiomedError: as in the base class.
         """
-        if self._chain.is_aggregation_due(self.training.round):
-            super().handle()
-            return
         collected = self._chain.take_round()
-        collected.updates.check(collected.job)
-        self._chain.pass_on(collected)
-        collected.keep(None)
-        self.training.round += 1
-        if self._chain.options.delete_local_models_after_aggregation:
-            collected.drop_local_models()
+        params = None
+        if self._chain.is_aggregation_due(self.training.round):
+            params = collected.next_params()
+        else:
+            collected.updates.check(collected.job)
+            self._chain.pass_on(collected)
+        self._chain.keep(collected, params)
+        self._close(collected)

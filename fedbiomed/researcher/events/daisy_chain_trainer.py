@@ -12,11 +12,13 @@ import numpy as np
 from fedbiomed.common.constants import ErrorNumbers
 from fedbiomed.common.exceptions import FedbiomedTrainerError, FedbiomedUserInputError
 from fedbiomed.common.params import Params
+from fedbiomed.researcher import optimizer_travel
 from fedbiomed.researcher.aggregators.aggregator import Aggregator
 from fedbiomed.researcher.chain_updates import Chain, ChainUpdates
-from fedbiomed.researcher.course import CollectedRound
+from fedbiomed.researcher.course import CollectedRound, Step
 from fedbiomed.researcher.events.daisy_chain_round_finished import DaisyChainRoundFinished
-from fedbiomed.researcher.events.model_trainer import ModelTrainer
+from fedbiomed.researcher.events.model_trainer import ArgsByNode, ModelTrainer
+from fedbiomed.researcher.job import Job
 from fedbiomed.researcher.round_updates import RoundUpdates
 from fedbiomed.researcher.server_optimizer import AuxTotal, aux_to_send
 from fedbiomed.researcher.strategies.strategy import Strategy
@@ -28,17 +30,24 @@ _NEEDS_EACH_ROUND = ("hear", "create_aggregator_args")
 
 
 class DaisyChainTrainer(ModelTrainer):
-    """Each node trains the model that it holds; models change places every few rounds, and are averaged every so many more.
+    """Each node trains the model that it holds; models change places every few rounds, and are averaged every so many more
+    (Kamp et al. 2023, ICLR, arXiv:2110.03469). Exchanged: parameters, to each node another's as they are, and the state of the optimizer
+    where it goes with them. Stays on the nodes: data.
 
     Rounds t = 0, 1, ...: permuted where `t % daisy_chain_period` is the period less one, averaged where that holds for
-    `aggregation_period`, and after the last round of the round limit. A node's own torch optimizer begins anew in each round; what
-    declearn's modules remember stays with the node, and does not wander with the model.
+    `aggregation_period`, and after the last round of the round limit. A model keeps its optimizer's state where it can (`with_optimizer`):
+    the node sends moments and counts of steps with its update, the next node of the model takes them up. At an average, too, each state
+    goes where its model would go, so it is kept through averages as in the authors' code; it begins anew with a model of another origin
+    (another trainer's, a merge). Settings, such as the learning rate, are always those of the plan. Without, a torch optimizer begins
+    anew in each round, and what declearn's modules remember stays with the node. Mind that a state tells of the data as an update does.
 
     Args:
         daisy_chain_period: rounds from one permutation to the next; 0: the models stay where they are (averaging every few rounds).
         aggregation_period: rounds from one average to the next.
         seed: of the permutations, 0 or more; None: drawn now. Each round has its own stream, made from seed and round.
         weighted: average by the samples of the node that trained a model last; else all models count alike, as in the paper.
+        with_optimizer: True: a model keeps its optimizer's state; refused where it cannot: with a scikit-learn plan, which has no state to
+            send, with `dp_args`, and with a plan that has a `training_routine` of its own. False: it does not. None: where it can.
         skip_model_tests, delete_local_models_after_aggregation: see `ModelTrainer`; of the models only the last one is tested.
 
     Attributes:
@@ -57,6 +66,7 @@ class DaisyChainTrainer(ModelTrainer):
         seed: int | None = None,
         weighted: bool = False,
         *,
+        with_optimizer: bool | None = None,
         skip_model_tests: bool = False,
         delete_local_models_after_aggregation: bool = True,
     ) -> None:
@@ -71,7 +81,9 @@ class DaisyChainTrainer(ModelTrainer):
         if not isinstance(weighted, bool):
             raise FedbiomedUserInputError(f"{ErrorNumbers.FB414.value}: weighted must be True or False, not {weighted!r:.80}")
         self.weighted = weighted
+        self.with_optimizer = optimizer_travel.checked_option(with_optimizer)
         self._weights: dict[str, float] = {}
+        self._states = optimizer_travel.RoundStates()
 
     def is_aggregation_due(self, round_: int) -> bool:
         """Whether this round, counted from 0, ends with an average: one is due, or the round limit is reached."""
@@ -96,9 +108,17 @@ class DaisyChainTrainer(ModelTrainer):
         if aux_to_send(agg_optimizer):
             self._refuse("the agg_optimizer exchanges auxiliary variables with the nodes; give one without such modules")
 
+    def args_for_nodes(self, job: Job, small: ArgsByNode, large: ArgsByNode) -> tuple[ArgsByNode, ArgsByNode]:
+        """See `ModelTrainer.args_for_nodes`; adds the states that go with the models."""
+        if not optimizer_travel.is_wanted(type(self).__name__, self.with_optimizer, job):
+            return small, large
+        self._states.optimizer = job.training_plan.optimizer()
+        return optimizer_travel.args_with_states(job, small, is_training=self.training.step is Step.ROUND), large
+
     def updates(self, round_: int, sampled: Sequence[str], strategy: Strategy, aggregator: Aggregator, aux: AuxTotal) -> RoundUpdates:
         """See `ModelTrainer.updates`."""
-        chain = Chain(is_end=self.is_aggregation_due(round_), is_weighted=self.weighted, weights=self._weights)
+        self._states = optimizer_travel.RoundStates()
+        chain = Chain(is_end=self.is_aggregation_due(round_), is_weighted=self.weighted, weights=self._weights, states=self._states)
         return ChainUpdates(round_, list(sampled), strategy, aggregator, aux, chain)
 
     def pass_on(self, collected: CollectedRound) -> None:
@@ -117,12 +137,31 @@ class DaisyChainTrainer(ModelTrainer):
         held = {node_id: weight for node_id, weight in self._weights.items() if node_id in job.node_params.paths()}
         self._weights = {**held, **{receiver: updates.weights[giver] for receiver, giver in order.items()}}
 
+    def keep(self, collected: CollectedRound, params: Params | None) -> None:
+        """End a round, and let the states of optimizers go where their models go, at an average where they would go.
+
+        Args:
+            collected: the round; who did not answer in it keeps its state.
+            params: the average; None: none was due.
+
+        Raises:
+            FedbiomedRepositoryError: something cannot be uploaded.
+        """
+        order = self.order(collected.round, collected.updates.good)
+        self._states.keep(collected, params, order, others_keep=True)
+
     def _refuse(self, why: str) -> NoReturn:
         raise FedbiomedTrainerError(f"{ErrorNumbers.FB411.value}: {type(self).__name__}: {why}")
 
     def _parameters(self) -> dict[str, Any]:
         chain = {"daisy_chain_period": self.daisy_chain_period, "aggregation_period": self.aggregation_period, "seed": self.seed}
-        return {**super()._parameters(), **chain, "weighted": self.weighted, "weights": self._weights}
+        return {
+            **super()._parameters(),
+            **chain,
+            "weighted": self.weighted,
+            "weights": self._weights,
+            "with_optimizer": self.with_optimizer,
+        }
 
     def _take_parameters(self, parameters: Mapping[str, Any]) -> None:
         super()._take_parameters(parameters)
@@ -130,6 +169,7 @@ class DaisyChainTrainer(ModelTrainer):
         self.aggregation_period = _count("aggregation_period", parameters["aggregation_period"], least=1)
         self.seed = _count("seed", parameters["seed"], least=0)
         self.weighted = bool(parameters["weighted"])
+        self.with_optimizer = optimizer_travel.checked_option(parameters.get("with_optimizer", False))  # older ones have none
         self._weights = {str(node_id): float(weight) for node_id, weight in parameters["weights"].items()}
 
 

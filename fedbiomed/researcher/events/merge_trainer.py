@@ -4,7 +4,8 @@ from fedbiomed.researcher.events.daisy_chain_trainer import DaisyChainTrainer
 
 
 class MergeTrainer(DaisyChainTrainer):
-    """Each node trains a model of its own, round after round; `Experiment.merge_models` averages them in the end.
+    """Each node trains a model of its own, round after round; `Experiment.merge_models` averages them in the end
+    (Zinkevich et al. 2010, NIPS). Exchanged: parameters, to each node its own. Stays on the nodes: data.
 
     Args:
         delete_local_models_after_aggregation: remove the nodes' result files of past rounds; the models that nodes hold stay.
@@ -14,6 +15,7 @@ class MergeTrainer(DaisyChainTrainer):
         super().__init__(
             daisy_chain_period=0,
             seed=0,
+            with_optimizer=False,
             skip_model_tests=True,
             delete_local_models_after_aggregation=delete_local_models_after_aggregation,
         )

@@ -27,7 +27,8 @@ ArgsByNode = Mapping[str, Mapping[str, Any]]
 
 
 class ModelTrainer:
-    """Each round is aggregated; what follows depends on the options.
+    """Each round is aggregated; what follows depends on the options (McMahan et al. 2017, arXiv:1602.05629). Exchanged: what the aggregator
+    says, and the metrics of model tests. Stays on the nodes: data.
 
     `start_round`, `test_round` and `finish` only say what follows; the experiment's loop does it.
 

@@ -29,7 +29,9 @@ _FILE = "swag_moments.mpk"
 
 
 class SWAGTrainer(ModelTrainer):
-    """After each aggregated round, and before the model test, the nodes' moments make the posterior of that round.
+    """After each aggregated round, and before the model test, the nodes' moments make the posterior of that round
+    (Maddox et al. 2019, arXiv:1902.02476). Exchanged: parameters, and mean and mean square of the snapshots of the weights. Stays on the
+    nodes: data, and the last deviations of the snapshots, for the low-rank part.
 
     The nodes take snapshots of the weights while they train, from the first round on and anew in each; for them to tell something, a
     constant learning rate must keep the weights moving. The moments travel with the update; so a node that does not answer is waited for as

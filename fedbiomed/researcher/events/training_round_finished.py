@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from fedbiomed.common.exceptions import AggregationError
+from fedbiomed.researcher.course import CollectedRound
 from fedbiomed.researcher.events.event import ModelTrainerEvent
 from fedbiomed.researcher.events.model_test_finished import ModelTestFinished
 
@@ -55,6 +56,9 @@ class TrainingRoundFinished(ModelTrainerEvent):
         """
         collected = self.trainer.take_round()
         collected.keep(collected.next_params())
+        self._close(collected)
+
+    def _close(self, collected: CollectedRound) -> None:
         self.training.round += 1
         if self.trainer.options.delete_local_models_after_aggregation:
             collected.drop_local_models()

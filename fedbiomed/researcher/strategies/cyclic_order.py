@@ -12,7 +12,8 @@ from fedbiomed.researcher.strategies.strategy import Strategy, TrainingData
 
 
 class CyclicOrder(Strategy):
-    """Asks one node in each round: of n nodes, round i asks the one at place `i % n` in the order of cycle `i // n`.
+    """Asks one node in each round: of n nodes, round i asks the one at place `i % n` in the order of cycle `i // n`
+    (Chang et al. 2018, doi:10.1093/jamia/ocy017). Exchanged: nothing of its own. Stays on the nodes: data.
 
     Args:
         data: the nodes and their datasets; may be set later.

@@ -9,7 +9,7 @@ from fedbiomed.researcher.strategies.strategy import Strategy, TrainingData
 
 
 class DefaultStrategy(Strategy):
-    """Asks all nodes in every round.
+    """Asks all nodes in every round (McMahan et al. 2017, arXiv:1602.05629). Exchanged: nothing of its own. Stays on the nodes: data.
 
     Args:
         data: the nodes and their datasets; may be set later.

@@ -1,5 +1,6 @@
 """Models that nodes trained alone are averaged once, sent back and tested."""
 
+import json
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -7,8 +8,9 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from fedbiomed.common.constants import ErrorNumbers
+from fedbiomed.common.constants import ROUND_CONFIG_KEY, ErrorNumbers
 from fedbiomed.common.exceptions import FedbiomedStrategyError, FedbiomedUserInputError
+from fedbiomed.common.messages.message import is_json
 from fedbiomed.common.params import Params, weighted_mean
 from fedbiomed.researcher.strategies.strategy import Strategy, TrainingData
 
@@ -56,7 +58,10 @@ class MergeEvaluation(NamedTuple):
 
 
 class ModelMergeStrategy(Strategy):
-    """Says who takes part in a merge, and merges. As the strategy of rounds, it asks the nodes that it would ask for their models.
+    """Says who takes part in a merge of models that nodes trained alone, and merges (Zinkevich et al. 2010, NIPS). Exchanged: parameters,
+    numbers of test samples, metrics, and to the nodes a small configuration. Stays on the nodes: data.
+
+    As the strategy of rounds, it asks the nodes that it would ask for their models.
 
     `min_fit_nodes` and so on may be given in place of `min_fit_clients` and so on.
 
@@ -66,7 +71,9 @@ class ModelMergeStrategy(Strategy):
         min_fit_clients, min_evaluate_clients: at least so many are asked.
         min_available_clients: with fewer nodes there is no merge.
         evaluate_fn: tests the merged model here: gets round, parameters and `{}`; gives loss and metrics, or None.
-        on_fit_config_fn, on_evaluate_config_fn: give the configuration of a round for the nodes; none: `{}`.
+        on_fit_config_fn, on_evaluate_config_fn: get the round and give a small configuration for the nodes, a dict of JSON values by name;
+            none: `{}`. Plans find it by `self.round_config()`: that of the fit while a node tests its own model for a merge (and while it
+            trains, where this is the strategy of rounds), that of the evaluation while it tests the merged one.
         accept_failures: go on without nodes that failed; else nothing is merged.
         fit_metrics_aggregation_fn, evaluate_metrics_aggregation_fn: make common metrics from a list of `(num_examples, metrics)`.
         weighted_aggregation: models count by their node's number of test samples; else all alike.
@@ -110,6 +117,7 @@ class ModelMergeStrategy(Strategy):
         self.fit_metrics_aggregation_fn = _function("fit_metrics_aggregation_fn", fit_metrics_aggregation_fn)
         self.evaluate_metrics_aggregation_fn = _function("evaluate_metrics_aggregation_fn", evaluate_metrics_aggregation_fn)
         self.seed = _count("seed", seed)
+        self._asked: tuple[int, dict[str, Config]] = (-1, {})
 
     @property
     def min_fit_clients(self) -> int:
@@ -138,7 +146,7 @@ class ModelMergeStrategy(Strategy):
             available: the nodes there are; None: those of the data set.
 
         Raises:
-            FedbiomedStrategyError: there are too few.
+            FedbiomedStrategyError: there are too few, or the configuration is no dict of JSON values.
         """
         return self._configured(round, "fit", (self.fraction_fit, self.min_fit_nodes, self.on_fit_config_fn), available)
 
@@ -151,7 +159,7 @@ class ModelMergeStrategy(Strategy):
             available: the nodes there are; None: those of the data set.
 
         Raises:
-            FedbiomedStrategyError: there are too few.
+            FedbiomedStrategyError: there are too few, or the configuration is no dict of JSON values.
         """
         if not self.fraction_evaluate:
             return []
@@ -204,7 +212,13 @@ class ModelMergeStrategy(Strategy):
 
     def sample_nodes(self, round_i: int) -> list[str]:
         """Those of `configure_fit`."""
-        return [node_id for node_id, _ in self.configure_fit(round_i)]
+        self._asked = round_i, dict(self.configure_fit(round_i))
+        return list(self._asked[1])
+
+    def configure(self, round_i: int, args: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
+        """See `Strategy.configure`: adds the configuration of the fit."""
+        asked, configs = self._asked
+        return with_configs(args, configs) if asked == round_i else args
 
     def check_round(self, round_i: int, sampled: Sequence[str], answered: Sequence[str], failures: Mapping[str, str]) -> None:
         """At the close of a round: `min_fit_nodes` of good replies, or all of them where failures are not accepted.
@@ -238,9 +252,31 @@ class ModelMergeStrategy(Strategy):
                 f"{max(self.min_available_nodes, least, 1)} are needed; lower min_available_nodes or min_{what}_nodes, or search more nodes"
             )
         wanted = max(math.floor(fraction * len(nodes)), least)
-        config = {} if on_config is None else on_config(round_)
+        config = {} if on_config is None else _checked_config(f"on_{what}_config_fn", round_, on_config(round_))
         drawn = np.random.default_rng([self.seed, round_]).permutation(len(nodes))[:wanted]
         return [(nodes[place], dict(config)) for place in sorted(drawn)]
+
+
+def with_configs(args: Mapping[str, Mapping[str, Any]], configs: Mapping[str, Config]) -> dict[str, dict[str, Any]]:
+    """Small arguments by node, with the configurations that plans find by `round_config`; an empty one is left out."""
+    told = {node_id: dict(own) for node_id, own in args.items()}
+    for node_id, config in configs.items():
+        if config:
+            told.setdefault(node_id, {})[ROUND_CONFIG_KEY] = config
+    return told
+
+
+def _checked_config(name: str, round_: int, config: Any) -> Config:
+    try:
+        is_fit = isinstance(config, dict) and is_json(config) and bool(json.dumps(config, allow_nan=False))
+    except ValueError:  # a number that is not finite
+        is_fit = False
+    if not is_fit:
+        raise FedbiomedStrategyError(
+            f"{ErrorNumbers.FB402.value}: {name} gave {config!r:.120} for round {round_}; a dict of JSON values by name is needed: None, "
+            "bools, finite numbers, texts, lists and dicts of them"
+        )
+    return dict(config)
 
 
 def _common(on_metrics: OnMetrics | None, found: list[tuple[int, Metrics]]) -> Metrics:

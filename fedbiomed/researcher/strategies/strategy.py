@@ -46,6 +46,18 @@ class Strategy(ABC):
             FedbiomedStrategyError: there are not enough.
         """
 
+    def configure(self, round_i: int, args: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
+        """What the nodes are told in a training round; called after `sample_nodes` of that round.
+
+        Args:
+            round_i: counted from 0.
+            args: small arguments of the aggregator, by node.
+
+        Returns:
+            These, with what this strategy adds; here nothing.
+        """
+        return args
+
     def accept(self, reply: Mapping[str, Any]) -> float | str:
         """Judge one reply without reading its parameters.
 

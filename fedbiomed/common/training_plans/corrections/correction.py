@@ -50,11 +50,13 @@ class Tools:
         loss_of: the plan's `training_step` of a batch's data and target: a loss of one number with gradient.
         new_optimizer: another optimizer as `init_optimizer` makes it, on the same parameters, with a state of its own.
         hook: a method of the plan by its name, None where it has none; what it raises is told like errors of other hooks.
+        optimizer: the one that does the steps; None where no training has one.
     """
 
     loss_of: Callable[[Any, Any], torch.Tensor]
     new_optimizer: Callable[[], BaseOptimizer]
     hook: Callable[[str], Callable[..., Any] | None]
+    optimizer: BaseOptimizer | None = None
 
 
 class Correction:
