@@ -13,6 +13,7 @@ import pytest
 from fedbiomed.common.exceptions import FedbiomedBreakpointError, FedbiomedError, FedbiomedStrategyError, FedbiomedUserInputError
 from fedbiomed.demo.processes import Background
 from fedbiomed.researcher.experiment import Experiment
+from tests.support.brokers import free_port
 from tests.support.federation import TAGS, command, running
 from tests.support.plans import LinePlan, SlowPlan
 
@@ -219,13 +220,6 @@ def test_no_node_at_all(tmp_path):
         one_line(caught.value)
         with pytest.raises(FedbiomedError, match="no node"):
             Experiment(tags=TAGS, training_plan_class=LinePlan, training_args=dict(ARGS), requests=started.requests)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 CONNECT = """

@@ -1,5 +1,6 @@
 """Brokers for tests: Mosquitto as a child process, and a link in front of any broker that can be cut."""
 
+import random
 import shutil
 import socket
 import subprocess
@@ -18,9 +19,12 @@ READY_TIMEOUT_S = 10.0
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 on which nothing listened a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as line:
-        return int(line.getsockname()[1])
+    """A port of 127.0.0.1 on which nothing listened a moment ago, and which the system gives to no connection of other tests."""
+    draws = random.Random()  # other runs on this machine draw otherwise
+    while True:
+        port = draws.randrange(10_000, 32_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def find_mosquitto() -> str | None:

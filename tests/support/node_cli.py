@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -42,6 +43,7 @@ def here(*arguments: str | Path, cwd: Path | None = None, **environment: str) ->
         _environment(without_settings() | environment),
         contextlib.chdir(cwd or Path.cwd()),
         _no_input(),
+        _logging_left_alone(),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
@@ -67,6 +69,20 @@ def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+@contextlib.contextmanager
+def _logging_left_alone() -> Iterator[None]:
+    """A command that starts a node lets the package log to the node's file."""
+    ours = logging.getLogger("fedbiomed")
+    level, before = ours.level, list(ours.handlers)
+    try:
+        yield
+    finally:
+        ours.setLevel(level)
+        for handler in [handler for handler in ours.handlers if handler not in before]:
+            ours.removeHandler(handler)
+            handler.close()
 
 
 @contextlib.contextmanager
