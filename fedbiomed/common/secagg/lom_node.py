@@ -62,6 +62,11 @@ class LomNode:
             raise round_error(f"a session of {session.terms.scheme} was given where one of {Scheme.LOM} is needed")
         self._session, self._identity, self._ledger = session, identity, ledger
 
+    @property
+    def needs_signatures(self) -> bool:
+        """Whether a sum is opened only with the signatures of others."""
+        return self._session.terms.distrusts_researcher
+
     def protect(self, round_: int, attempt: int, parts: Mapping[Purpose, Part], weight: int) -> Upload:
         """Quantise and mask an update.
 
