@@ -354,6 +354,7 @@ class Job:
             )
         shared, own = self.upload_agg_optimizer_aux_var(optim_aux_var or {})
         self._attempts[round_] = self._attempts.get(round_, -1) + 1
+        same: dict[str, Any] = {"round": round_, "attempt": self._attempts[round_], "training": training, "secagg": secagg}
         orders = []
         for node_id in self.nodes:
             small, large = self._files.split_arguments(args.get(node_id, {}))
@@ -361,9 +362,7 @@ class Job:
                 **self.requests.stamp(self.requests.connection.config.round_timeout_s),
                 node_id=node_id,
                 job_id=self.id,
-                round=round_,
-                attempt=self._attempts[round_],
-                training=training,
+                **same,
                 plan=self._files.ref(self._plan_url),
                 plan_class=self.training_plan_name,
                 params=self._files.ref(self.node_params.url(node_id) or self._params_url),
@@ -374,7 +373,6 @@ class Job:
                 aggregator_args=small,
                 aggregator_files=large,
                 aux_files=tuple(self._files.ref(url) for url in (shared, own.get(node_id)) if url is not None),
-                secagg=secagg,
             )
             orders.append(order)
         self.last_msg = {"command": "train", **asdict(orders[-1])}

@@ -68,7 +68,7 @@ def test_a_researcher_s_file_is_read_by_notebooks_too(tmp_path: Path) -> None:
     written(tmp_path, RESEARCHER, "config_researcher.ini")
     found = open_config(tmp_path, env={})
     assert (found.id, found.broker, found.root) == ("researcher_of_old", "mq.example.org", tmp_path)
-    assert [path.name for path in (tmp_path / "etc").iterdir()] == ["config_researcher.ini"]
+    assert sorted(path.name for path in (tmp_path / "etc").iterdir()) == ["config_researcher.ini", "identity.key"]
 
 
 def test_what_is_not_used_is_told_in_one_line(site: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,23 +1,24 @@
 """Secure rounds over a federation in memory: the same model as without, and nothing of a single node in the researcher's hands."""
 
+import contextlib
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from fedbiomed.common.exceptions import FedbiomedError, FedbiomedSecaggError, FedbiomedSecureAggregationError, FedbiomedStrategyError
-from fedbiomed.common.optimizers.optimizer import Optimizer
+from fedbiomed.common.exceptions import FedbiomedSecaggError, FedbiomedSecureAggregationError, FedbiomedStrategyError
 from fedbiomed.common.secagg.update import COUNTER_RANGE
-from fedbiomed.common.serializer import Serializer
-from fedbiomed.researcher.aggregators import APFL, FedAdam, FedNova, FedProx, Krum, Median, Scaffold
+from fedbiomed.researcher.aggregators import FedAdam, FedAverage, FedDGGA, FedNova, FedProx, Krum, Median, Scaffold
 from fedbiomed.researcher.events import DaisyChainTrainer, MergeTrainer
 from fedbiomed.researcher.experiment import Experiment
 from fedbiomed.researcher.requests import Requests
 from fedbiomed.researcher.secagg import SecaggBiprimeContext, SecaggServkeyContext, SecureAggregation
 from fedbiomed.researcher.strategies import DefaultStrategy
 from tests.support.memory_federation import TAGS, MemoryFederation
-from tests.support.moody import ARGS, NODES, MoodyPlan, same, state, weights
+from tests.support.moody import ARGS, MoodyPlan, same, state, weights
 from tests.support.plans import LinePlan, SidePlan
 
 NODE_COUNT = 3
@@ -28,45 +29,75 @@ SIDE = {
     "training_args": {"epochs": 1, "loader_args": {"batch_size": 8}, "random_seed": 7},
 }
 Make = Callable[..., Experiment]
+TWO = {"node_selection_strategy": DefaultStrategy(min_nodes=2)}
+
+
+class Acting(DefaultStrategy):
+    """Does something when all masked updates have come and nothing is revealed yet."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        super().__init__(min_nodes=2)
+        self._act = act
+
+    def check_round(self, *args: Any) -> None:
+        super().check_round(*args)
+        self._act()
+
+
+class Refining(DefaultStrategy):
+    """Looks at all replies."""
+
+    def refine(self, training_replies, round_i):
+        return super().refine(training_replies, round_i)
 
 
 @pytest.fixture(scope="module")
 def requests(federation: MemoryFederation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Requests]:
     """One researcher for all tests of this file: the nodes pin its key."""
-    with federation.researcher(tmp_path_factory.mktemp("researcher"), idle_timeout_s=20.0) as made:
+    with federation.researcher(tmp_path_factory.mktemp("researcher"), idle_timeout_s=20.0, offline_grace_s=0.2) as made:
         yield made
 
 
 @pytest.fixture
 def made(requests: Requests) -> Make:
-    def make(**changes):
+    def make(**changes: Any) -> Experiment:
         what = {"training_plan_class": MoodyPlan, "training_args": dict(ARGS), "round_limit": 3, "secagg": True}
         return Experiment(**{"tags": TAGS, "requests": requests, "show_progress": False, **what, **changes})
 
     return make
 
 
+def assert_close(secure: Experiment, plain: dict[str, Any], clip: float = 16, round_: int = 0) -> None:
+    """Equal within C / 2**(bits - 1), and what the dtype of the model itself rounds."""
+    found = weights(secure, round_)
+    assert found.keys() == plain.keys()
+    for name, value in plain.items():
+        assert found[name].dtype == value.dtype
+        limit = (COUNTER_RANGE if "num_batches" in name else clip) / 2**31 + np.spacing(np.abs(value).max())
+        np.testing.assert_allclose(found[name], value, rtol=0, atol=limit)
+
+
 @pytest.mark.parametrize("what", [{}, COUNTING, SIDE], ids=["line", "with counters", "sklearn"])
-def test_a_secure_mean_is_the_plain_mean(made: Make, what: dict[str, object]) -> None:
+def test_a_secure_mean_is_the_plain_mean(made: Make, what: dict[str, Any]) -> None:
     plain, secure = made(secagg=False, **what), made(secagg=SecureAggregation(clipping_range=32), **what)
     plain.run_once()
     secure.run_once()
-    one, other = weights(plain, 0), weights(secure, 0)
-    assert one.keys() == other.keys()
-    for name, value in one.items():
-        assert value.dtype == other[name].dtype
-        # C / 2**(bits - 1), and what the dtype of the model itself rounds
-        limit = (COUNTER_RANGE if "num_batches" in name else 32) / 2**31 + np.spacing(np.abs(value).max())
-        np.testing.assert_allclose(other[name], value, rtol=0, atol=limit)
+    assert_close(secure, weights(plain, 0), clip=32)
 
 
-def test_rounds_go_on_in_one_session(made: Make) -> None:
+def test_rounds_go_on_in_one_session_and_the_contexts_tell_of_it(made: Make, requests: Requests) -> None:
     plain, secure = made(secagg=False), made()
+    assert secure.secagg_context() == (None, None)
     plain.run()
     secure.run(rounds=1)
-    context = secure.secagg.servkey.context
+    servkey, biprime = secure.secagg.servkey, secure.secagg.biprime
+    assert isinstance(servkey, SecaggServkeyContext)
+    assert isinstance(biprime, SecaggBiprimeContext)
+    assert servkey.parties == [requests.researcher_id, "node_0", "node_1", "node_2"] == secure.secagg.parties
+    assert (servkey.job_id, servkey.status, biprime.job_id, biprime.status) == (secure.job().id, True, None, True)
+    assert (servkey.context["threshold"], biprime.context["bits"]) == (2, 32)
     secure.run()
-    assert secure.secagg.servkey.context == context
+    assert secure.secagg.servkey is servkey
     for name, value in weights(plain, 2).items():
         np.testing.assert_allclose(weights(secure, 2)[name], value, rtol=0, atol=1e-6)
 
@@ -79,19 +110,210 @@ def test_a_server_optimizer_gets_the_mean(made: Make) -> None:
         np.testing.assert_allclose(weights(secure, 1)[name], value, rtol=0, atol=1e-5)
 
 
-def test_nothing_of_a_single_node_reaches_the_researcher(made: Make, federation: MemoryFederation, requests: Requests) -> None:
-    experiment = made(training_args={**ARGS, "test_ratio": 0.2, "test_on_global_updates": True})
+def test_nothing_of_a_single_node_reaches_the_researcher(made: Make, federation: MemoryFederation) -> None:
+    experiment = made(training_args={**ARGS, "test_ratio": 0.2, "test_on_global_updates": True, "test_metric": "MEAN_SQUARE_ERROR"})
     experiment.run_once(test_after=True)
     replies = experiment.training_replies()
     for reply in [*replies[0], *replies[1]]:
         assert (reply["sample_size"], reply["test_sample_size"]) == (0, 0)
-        assert reply["params"] is None
-        assert reply["params_path"] is None
-        assert "told" not in reply
+        assert (reply["params"], reply["params_path"], reply["optimizer_args"], reply["optim_aux_var"]) == (None,) * 4
     kept = {path.name.split("_")[0] for path in Path(experiment.experimentation_path()).glob("*.mpk")}
     assert kept == {"aggregated"}
-    assert "VALIDATION ON GLOBAL UPDATES/MEAN_SQUARE_ERROR" in set(experiment.history["metric"]) | {"VALIDATION ON GLOBAL UPDATES/MEAN_SQUARE_ERROR"}
+    assert "VALIDATION ON GLOBAL UPDATES/MEAN_SQUARE_ERROR" in set(experiment.history["metric"])
     for index in range(NODE_COUNT):
-        spool = federation.root / f"node_{index}" / "var"
-        assert not list(spool.glob("spool/*/result.mpk"))
-        assert not list((spool / "secagg").glob("*"))  # kept updates go when the round is closed
+        var = federation.root / f"node_{index}" / "var"
+        assert not list(var.glob("spool/*/result.mpk"))
+        assert (var / "node.sqlite").stat().st_mode & 0o077 == 0
+
+
+def test_a_node_that_fails_is_left_out_of_the_sum(made: Make, mood: Callable[[int, str], Path]) -> None:
+    plain = made(secagg=False, nodes=["node_0", "node_1"])
+    plain.run_once()
+    mood(2, "fails")
+    secure = made(**TWO)
+    secure.run_once()
+    assert "bad mood" in secure.job().failures[0]["node_2"]
+    assert_close(secure, weights(plain, 0))
+
+
+def test_numbers_that_are_none_stay_on_the_node(made: Make, mood: Callable[[int, str], Path]) -> None:
+    mood(1, "nan")
+    secure = made(**TWO)
+    secure.run_once()
+    assert "NaN" in secure.job().failures[0]["node_1"]
+
+
+def test_too_few_nodes_reveal_nothing_and_the_experiment_goes_on(
+    made: Make, mood: Callable[[int, str], Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    plain, secure = made(secagg=False), made(**TWO)
+    plain.run_once()
+    before = state(secure)
+    moods = [mood(1, "fails"), mood(2, "fails")]
+    with pytest.raises(FedbiomedStrategyError, match="1 of 3 nodes"):
+        secure.run_once()
+    assert "asking once more" in caplog.text  # and the two have nothing to mask again
+    assert state(secure) == before
+    for path in moods:
+        path.unlink()
+    secure.run_once()
+    assert_close(secure, weights(plain, 0))
+
+
+def test_a_node_that_is_lost_after_its_upload_stays_in_the_sum(federation: MemoryFederation, made: Make, requests: Requests) -> None:
+    with contextlib.ExitStack() as fourth:
+        fourth.enter_context(federation.node(3))
+        plain = made(secagg=False)
+        plain.run_once()
+        secure = made(secagg=SecureAggregation(timeout=3), node_selection_strategy=Acting(fourth.close))
+        secure.run_once()
+        assert "node_3" not in requests.online_nodes()
+    assert_close(secure, weights(plain, 0))
+
+
+def test_nodes_that_are_silent_are_left_out_of_the_agreement(federation: MemoryFederation, made: Make) -> None:
+    plain = made(secagg=False)
+    plain.run_once()
+    with federation.node(3, is_new=False):
+        secure, all_needed = made(**TWO), made()
+    secure.run_once()
+    assert "no answer" in secure.secagg._session.absent["node_3"]
+    assert_close(secure, weights(plain, 0))
+    with pytest.raises(FedbiomedStrategyError, match="3 of 4 nodes"):
+        all_needed.run_once()
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"aggregator": Median}, "Median needs the update of each"),
+        ({"aggregator": Krum}, "Krum needs"),
+        ({"aggregator": FedNova}, "FedNova needs"),
+        ({"aggregator": FedDGGA}, "FedDGGA needs"),
+        ({"aggregator": Scaffold}, "Scaffold needs"),
+        ({"aggregator": FedProx(adaptive=True)}, "FedProx needs"),
+        ({"node_selection_strategy": Refining}, "Refining judges single replies"),
+        ({"trainer": DaisyChainTrainer(aggregation_period=2)}, "DaisyChainTrainer needs the models"),
+        ({"trainer": MergeTrainer}, "MergeTrainer needs the models"),
+        ({"nodes": ["node_0", "node_1"]}, "each learns the other's update"),
+        ({"nodes": ["node_0"]}, "three nodes or more"),
+        ({"nodes": ["node_0", "node_1"], "secagg": SecureAggregation(allow_two_nodes=True)}, "consent of both operators"),
+        ({"secagg": SecureAggregation(minimum_nodes=4)}, "minimum_nodes = 4, but 3 nodes"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_in_one_line(made: Make, changes: dict[str, Any], part: str) -> None:
+    experiment = made(**changes)
+    before = state(experiment)
+    with pytest.raises((FedbiomedSecureAggregationError, FedbiomedSecaggError)) as caught:
+        experiment.run_once()
+    assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert state(experiment) == before
+    experiment.set_secagg(False)
+    experiment.set_aggregator(FedAverage)
+    experiment.set_strategy(DefaultStrategy)
+    experiment.set_trainer(None)
+    assert experiment.run_once() == 1
+
+
+def test_models_are_not_merged_unseen(made: Make) -> None:
+    experiment = made(secagg=False, trainer=MergeTrainer)
+    experiment.run_once()
+    experiment.set_secagg(True)
+    with pytest.raises(FedbiomedSecureAggregationError, match="merge_models needs the models of single nodes"):
+        experiment.merge_models()
+
+
+@pytest.mark.parametrize(
+    ("settings", "part"),
+    [
+        ({"secure_aggregation": False}, "switched off on node node_4"),
+        ({"minimum_nodes_in_sum": 5}, "SecureAggregation(minimum_nodes=5)"),
+    ],
+)
+def test_the_word_of_the_node_wins(federation: MemoryFederation, made: Make, settings: dict[str, Any], part: str) -> None:
+    with federation.node(4, is_new=not (federation.root / "node_4").exists(), **settings):
+        experiment = made()
+        with pytest.raises(FedbiomedSecaggError) as caught:
+            experiment.run_once()
+        assert part in str(caught.value)
+        experiment.set_secagg(False)
+        assert experiment.run_once() == 1
+
+
+def test_two_nodes_where_all_consent(federation: MemoryFederation, made: Make) -> None:
+    with (
+        federation.node(5, allow_two_node_sums=True),
+        federation.node(6, allow_two_node_sums=True, force_secure_aggregation=True),
+    ):
+        secure = made(nodes=["node_5", "node_6"], secagg=SecureAggregation(allow_two_nodes=True))
+        secure.run_once()
+        experiment = made(nodes=["node_5", "node_6"], secagg=False)
+        with pytest.raises(FedbiomedStrategyError, match="secure aggregation only"):
+            experiment.run_once()
+
+
+def test_signed_survivors(made: Make) -> None:
+    plain, secure = made(secagg=False), made(secagg=SecureAggregation(signed_survivors=True))
+    plain.run_once()
+    secure.run_once()
+    assert secure.secagg.servkey.context["threshold"] == 3
+    assert_close(secure, weights(plain, 0))
+
+
+def test_what_is_cut_is_told_and_the_range_grows(made: Make, caplog: pytest.LogCaptureFixture) -> None:
+    given, own = made(secagg=SecureAggregation(clipping_range=1), **SIDE), made(secagg=SecureAggregation(), **SIDE)
+    own.secagg._clip = 1.0
+    for experiment in (given, own):
+        experiment.run_once()
+    assert "set it: SecureAggregation(clipping_range=4)" in caplog.text
+    assert (given.secagg.clip, own.secagg.clip) == (1.0, 4.0)
+    rows = given.history[given.history["metric"] == "TRAINING/Clipped fraction"]
+    assert list(rows["node"]) == ["node_0", "node_1", "node_2"]
+    assert (rows["value"] > 0.1).all()
+
+
+def test_a_resumed_experiment_agrees_anew(made: Make, requests: Requests) -> None:
+    unbroken, broken = made(), made(save_breakpoints=True, secagg=SecureAggregation(timeout=7, minimum_nodes=3))
+    unbroken.run()
+    broken.run(rounds=2)
+    folder = Path(broken.experimentation_path()) / "breakpoint_0001"
+    resumed = Experiment.load_breakpoint(folder, requests=requests, show_progress=False)
+    assert (resumed.secagg.active, resumed.secagg.timeout, resumed.secagg.minimum_nodes) == (True, 7, 3)
+    old = resumed.secagg.servkey
+    assert old.context == broken.secagg.servkey.context
+    assert old.secagg_id == broken.secagg.servkey.secagg_id
+    resumed.run()
+    assert resumed.secagg.servkey.context["session"] != old.context["session"]
+    assert same(weights(unbroken, 2), weights(resumed, 2))
+
+
+def test_setup_by_hand(made: Make, requests: Requests) -> None:
+    secagg = SecureAggregation()
+    parties = [requests.researcher_id, "node_0", "node_1", "node_2"]
+    assert secagg.setup(parties, "job_by_hand", requests=requests) is True
+    first = secagg.servkey.context
+    secagg.setup(parties, "job_by_hand", requests=requests)
+    assert secagg.servkey.context == first
+    secagg.setup(parties, "job_by_hand", force=True, requests=requests)
+    assert secagg.servkey.context != first
+    assert secagg.train_arguments()["secagg_servkey_id"] == secagg.servkey.secagg_id
+
+
+def test_the_old_names(made: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    experiment = made(secagg=False)
+    assert experiment.set_use_secagg(use_secagg=True) is True
+    assert experiment.use_secagg() is True
+    experiment.run_once()
+    assert [type(context).__name__ for context in experiment.secagg_context()] == ["SecaggServkeyContext", "SecaggBiprimeContext"]
+    experiment.info()
+    assert "Active: True" in capsys.readouterr().out
+
+
+def test_the_log_tells_of_no_key(made: Make, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    experiment = made()
+    experiment.run_once()
+    session = experiment.secagg._session
+    assert session.reveal_private.private_bytes_raw().hex() not in caplog.text
+    assert "pair_keys" not in caplog.text
