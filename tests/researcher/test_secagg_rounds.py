@@ -11,6 +11,7 @@ import pytest
 
 from fedbiomed.common.exceptions import FedbiomedSecaggError, FedbiomedSecureAggregationError, FedbiomedStrategyError
 from fedbiomed.common.secagg.update import COUNTER_RANGE
+from fedbiomed.node.store import NodeStore
 from fedbiomed.researcher.aggregators import FedAdam, FedAverage, FedDGGA, FedNova, FedProx, Krum, Median, Scaffold
 from fedbiomed.researcher.events import DaisyChainTrainer, MergeTrainer
 from fedbiomed.researcher.experiment import Experiment
@@ -181,6 +182,21 @@ def test_nodes_that_are_silent_are_left_out_of_the_agreement(federation: MemoryF
     assert_close(secure, weights(plain, 0))
     with pytest.raises(FedbiomedStrategyError, match="3 of 4 nodes"):
         all_needed.run_once()
+
+
+def test_a_node_that_is_started_again_keeps_the_session(federation: MemoryFederation, made: Make, requests: Requests) -> None:
+    with federation.node(7):
+        secure = made()
+        secure.run(rounds=1)
+        session = secure.secagg.servkey.context
+    with federation.node(7, is_new=False):
+        secure.run(rounds=1)
+        assert secure.secagg.servkey.context == session
+        secure.set_secagg(False)
+        requests.ping_nodes()  # answered after what was told before
+    with NodeStore(federation.root / "node_0" / "var" / "node.sqlite") as store, store.transaction() as connection:
+        kept = [bytes(row["sid"]).hex() for row in connection.execute("SELECT sid FROM secagg_sessions")]
+    assert session["session"] not in kept  # it was closed
 
 
 @pytest.mark.parametrize(
