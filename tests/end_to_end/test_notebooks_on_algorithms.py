@@ -61,3 +61,15 @@ def test_feddc(hospitals: Hospitals, tmp_path: Path) -> None:
     assert re.search(r"right, FedDC against averaging alone: \+0\.\d+", done.text)
     assert "completed" in done.text
     assert done.pictures == 1
+
+
+def test_secure_aggregation(hospitals: Hospitals, tmp_path: Path) -> None:
+    done = hospitals.run("secure-aggregation", tmp_path)
+    assert "before the first round: True (None, None)" in done.text
+    assert done.text.count("650 numbers") == 3
+    assert done.text.count("hidden") == 3
+    assert "below a millionth: True" in done.text
+    assert "sites needed to open a sum: 2 of 3" in done.text
+    assert "Median needs the update of each single node" in done.text
+    assert "rounds, openly: 1" in done.text
+    assert done.pictures == 1
