@@ -74,5 +74,5 @@ def _unpacked(content: bytes) -> Session:
         terms = kept.pop("terms")
         made = Terms(**{**terms, "members": tuple(terms["members"]), "scheme": Scheme(terms["scheme"])})
         return Session(terms=made, **kept)
-    except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, msgpack.UnpackException) as error:
         raise FedbiomedNodeStoreError(f"a session of secure aggregation in the database cannot be read: {error}") from error

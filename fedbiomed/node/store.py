@@ -111,6 +111,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             content BLOB NOT NULL,
             created_at REAL NOT NULL
         )""",
+        "ALTER TABLE secagg_rounds ADD COLUMN bound BLOB NOT NULL DEFAULT x''",
     ),
 )
 

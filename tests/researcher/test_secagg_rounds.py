@@ -9,10 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedbiomed.common.exceptions import FedbiomedSecaggError, FedbiomedSecureAggregationError, FedbiomedStrategyError
+from fedbiomed.common.exceptions import FedbiomedSecaggError, FedbiomedSecureAggregationError, FedbiomedStrategyError, FileStoreError
+from fedbiomed.common.files import FileRef
 from fedbiomed.common.secagg.update import COUNTER_RANGE
+from fedbiomed.common.transport.memory_bus import MemoryBus
+from fedbiomed.common.transport.memory_store import MemoryFiles, MemoryFileStore
 from fedbiomed.node.store import NodeStore
 from fedbiomed.researcher.aggregators import FedAdam, FedAverage, FedDGGA, FedNova, FedProx, Krum, Median, Scaffold
+from fedbiomed.researcher.connect import Connection
 from fedbiomed.researcher.events import DaisyChainTrainer, MergeTrainer
 from fedbiomed.researcher.experiment import Experiment
 from fedbiomed.researcher.requests import Requests
@@ -169,6 +173,33 @@ def test_a_node_that_is_lost_after_its_upload_stays_in_the_sum(federation: Memor
         secure = made(secagg=SecureAggregation(timeout=3), node_selection_strategy=Acting(fourth.close))
         secure.run_once()
         assert "node_3" not in requests.online_nodes()
+    assert_close(secure, weights(plain, 0))
+
+
+class Losing(MemoryFileStore):
+    """A researcher's way to the repository on which the first files are lost."""
+
+    def __init__(self, files: MemoryFiles, component_id: str, lost: int) -> None:
+        super().__init__(files, component_id)
+        self._lost = lost
+
+    def get(self, ref: FileRef, path: Path) -> None:
+        if self._lost:
+            self._lost -= 1
+            raise FileStoreError("lost on its way")
+        super().get(ref, path)
+
+
+def test_updates_that_were_lost_are_masked_anew(federation: MemoryFederation, made: Make, requests: Requests) -> None:
+    plain = made(secagg=False)
+    plain.run_once()
+    bus = MemoryBus(federation.broker, "researcher_test.losing", persistent=False)
+    bus.connect(5)
+    config = requests.connection.config
+    with Connection(config, bus, Losing(federation.files, config.id, lost=2)) as connection:
+        secure = made(requests=Requests(connection))
+        secure.run_once()
+        assert len(secure.training_replies()[0]) == 1  # the others' first attempts never came
     assert_close(secure, weights(plain, 0))
 
 

@@ -63,6 +63,10 @@ def updates_of(secagg: SecureAggregation, round_: int, job: Job, parts: Parts) -
         yield parts.trainer.updates(round_, job.nodes, parts.strategy, parts.aggregator, parts.aux)
         return
     check_parts(parts.aggregator, parts.strategy, parts.trainer, parts.agg_optimizer)
+    if job.node_params.paths():
+        raise round_error(
+            "some nodes hold models of their own, but with secure aggregation all start from one: run a round without it first"
+        )
     asked = list(job.nodes)
     session = secagg.session_for(job, asked)
     secure = SecureRound(round_, asked, parts, session=session, clip=secagg.clip, job=job)
