@@ -199,8 +199,7 @@ class Experiment(KeepsAggregatedModels, ExperimentMerge):
             undone.enter_context(server_optimizer.undone_on_failure(self._agg_optimizer))
             job.nodes = sample(strategy, round_, nodes)
             aux = server_optimizer.AuxTotal(self._agg_optimizer)
-            parts = Parts(strategy=strategy, aggregator=self._aggregator, trainer=trainer, agg_optimizer=self._agg_optimizer, aux=aux)
-            updates = undone.enter_context(updates_of(self._secagg, round_, job, parts))
+            updates = undone.enter_context(updates_of(self._secagg, round_, job, self._parts(strategy, aux)))
             progress.begin_round(round_, self._round_limit, job.nodes)
             args, aux_var = self._aggregator_args(job), server_optimizer.aux_to_send(self._agg_optimizer)
             job.start_nodes_training_round(
@@ -210,6 +209,16 @@ class Experiment(KeepsAggregatedModels, ExperimentMerge):
             progress.end_round(last_losses(points), updates.failures(job))
             step, keep = partial(self._stepped, job, aux=aux), partial(self._take_over, round_, job, points=points)
             trainer.round_finished(CollectedRound(round=round_, job=job, updates=updates, step=step, keep=keep))
+
+    def _parts(self, strategy: Strategy, aux: server_optimizer.AuxTotal) -> Parts:
+        return Parts(
+            strategy=strategy,
+            aggregator=self._aggregator,
+            trainer=self._trainer,
+            agg_optimizer=self._agg_optimizer,
+            aux=aux,
+            data=self._fds,
+        )
 
     def _aggregator_args(self, job: Job) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
         """What the nodes' half of the algorithm needs: small arguments, and large ones."""

@@ -345,6 +345,9 @@ def test_setup_by_hand(made: Make, requests: Requests) -> None:
     secagg.setup(parties, "job_by_hand", force=True, requests=requests)
     assert secagg.servkey.context != first
     assert secagg.train_arguments()["secagg_servkey_id"] == secagg.servkey.secagg_id
+    for wrong, part in (([*parties[1:], parties[0]], "the first party"), ([*parties, "node_gone"], "node_gone: no answer")):
+        with pytest.raises(FedbiomedSecaggError, match=part):
+            secagg.setup(wrong, "job_other", requests=requests)
 
 
 def test_the_old_names(made: Make, capsys: pytest.CaptureFixture[str]) -> None:

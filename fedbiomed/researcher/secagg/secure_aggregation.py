@@ -6,6 +6,7 @@ from typing import Any, NoReturn, Self
 
 from fedbiomed.common.constants import ErrorNumbers
 from fedbiomed.common.exceptions import FedbiomedError, FedbiomedSecureAggregationError
+from fedbiomed.common.secagg.errors import setup_error as _setup_error
 from fedbiomed.common.secagg.quantise import better_clip
 from fedbiomed.common.secagg.terms import RING_BITS, Purpose, Scheme, Terms
 from fedbiomed.common.secagg.wire import SecaggOrder
@@ -121,19 +122,28 @@ class SecureAggregation:
         if _flag(force, "force"):
             self.forget_session()
         line = Requests() if requests is None else requests
-        nodes = [party for party in given if party != line.researcher_id]
-        self._session_of(line, job_id, nodes)
+        if given[0] != line.researcher_id:
+            raise _setup_error(f"the first party must be this researcher, {line.researcher_id}, not {given[0]!r:.80}")
+        absent = self._session_of(line, job_id, given[1:]).absent
+        if absent:
+            self.forget_session()
+            raise _setup_error("; ".join(f"{node}: {reason}" for node, reason in sorted(absent.items())))
         return True
 
-    def session_for(self, job: Job, nodes: Sequence[str]) -> SecureSession:
+    def session_for(self, job: Job, nodes: Sequence[str], rows: int = 0) -> SecureSession:
         """The session of a round: the one that is there, or a new one where job or nodes are others.
+
+        Args:
+            job: whose round it is.
+            nodes: that are asked.
+            rows: of the largest dataset.
 
         Raises:
             FedbiomedSecaggError: the nodes do not agree: which ones, why.
         """
-        return self._session_of(job.requests, job.id, nodes)
+        return self._session_of(job.requests, job.id, nodes, rows)
 
-    def _session_of(self, requests: Requests, job_id: str, nodes: Sequence[str]) -> SecureSession:
+    def _session_of(self, requests: Requests, job_id: str, nodes: Sequence[str], rows: int = 0) -> SecureSession:
         session, wanted = self._session, sorted(nodes)
         if session is not None:
             is_same = session.terms.experiment_id == job_id and self._wanted == wanted and session.requests is requests
@@ -144,6 +154,7 @@ class SecureAggregation:
             timeout_s=float(self.timeout),
             allows_two=self.allow_two_nodes,
             minimum_nodes=self.minimum_nodes,
+            rows=rows,
             signs=self.signed_survivors,
         )
         session = agreed(requests, job_id, nodes, wish)

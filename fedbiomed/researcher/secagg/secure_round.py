@@ -22,6 +22,7 @@ from fedbiomed.common.secagg.terms import Purpose
 from fedbiomed.common.secagg.update import digest_of, layouts_of, moved, range_of
 from fedbiomed.common.secagg.wire import SecaggOrder, read_masked
 from fedbiomed.researcher.aggregators.aggregator import Aggregator
+from fedbiomed.researcher.datasets import FederatedDataSet
 from fedbiomed.researcher.events.model_trainer import ModelTrainer
 from fedbiomed.researcher.history import Point
 from fedbiomed.researcher.job import Job
@@ -46,6 +47,7 @@ class Parts:
     trainer: ModelTrainer
     agg_optimizer: Any
     aux: AuxTotal
+    data: FederatedDataSet | None
 
 
 @contextmanager
@@ -68,7 +70,7 @@ def updates_of(secagg: SecureAggregation, round_: int, job: Job, parts: Parts) -
             "some nodes hold models of their own, but with secure aggregation all start from one: run a round without it first"
         )
     asked = list(job.nodes)
-    session = secagg.session_for(job, asked)
+    session = secagg.session_for(job, asked, _most_rows(parts.data, asked))
     secure = SecureRound(round_, asked, parts, session=session, clip=secagg.clip, job=job)
     try:
         secure.check_members()
@@ -79,6 +81,14 @@ def updates_of(secagg: SecureAggregation, round_: int, job: Job, parts: Parts) -
         raise
     session.close(round_)
     secagg.take_clipped(round_, secure.clipped)
+
+
+def _most_rows(data: FederatedDataSet | None, nodes: Sequence[str]) -> int:
+    """Rows of the largest dataset, as far as they are told."""
+    try:
+        return max((rows for node, rows in data.shapes().items() if node in nodes), default=0) if data is not None else 0
+    except FedbiomedError:
+        return 0
 
 
 class SecureRound(RoundUpdates):

@@ -18,7 +18,7 @@ from fedbiomed.common.secagg import packets
 from fedbiomed.common.secagg.agreement import ResearcherAgreement
 from fedbiomed.common.secagg.errors import setup_error
 from fedbiomed.common.secagg.lom_server import LomServer
-from fedbiomed.common.secagg.terms import SESSION_BYTES, Terms, least_threshold
+from fedbiomed.common.secagg.terms import DEFAULT_MAX_WEIGHT, SESSION_BYTES, Terms, least_threshold
 from fedbiomed.common.security.identity import made_identity
 from fedbiomed.researcher.requests import Requests, Stamp
 from fedbiomed.researcher.secagg.talk import Answers, AnyReply, ask_each, tell_each
@@ -34,12 +34,14 @@ class Wish:
         timeout_s: how long each step of the agreement, and opening a sum, may take.
         allows_two: consent to two nodes, where each learns the other's update from the sum.
         minimum_nodes: how many nodes must be in a sum; None: the least that is safe for their number.
+        rows: of the largest dataset; a node may count by twice as many samples, and by 2**20 in any case.
         signs: whether nodes open a sum only when more than two thirds of them signed who is in it.
     """
 
     timeout_s: float
     allows_two: bool = False
     minimum_nodes: int | None = None
+    rows: int = 0
     signs: bool = False
 
 
@@ -199,6 +201,7 @@ def _terms(requests: Requests, job_id: str, members: Sequence[str], wish: Wish, 
         researcher_id=requests.researcher_id,
         members=tuple(members),
         threshold=max(least, wish.minimum_nodes or 0),
+        max_weight=max(DEFAULT_MAX_WEIGHT, 1 << (2 * wish.rows).bit_length()),
         distrusts_researcher=wish.signs,
     )
 
