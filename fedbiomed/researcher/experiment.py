@@ -202,9 +202,9 @@ class Experiment(KeepsAggregatedModels, ExperimentMerge):
             updates = undone.enter_context(updates_of(self._secagg, round_, job, self._parts(strategy, aux)))
             progress.begin_round(round_, self._round_limit, job.nodes)
             args, aux_var = self._aggregator_args(job), server_optimizer.aux_to_send(self._agg_optimizer)
-            job.start_nodes_training_round(
-                round_, *args, updates.order, True, aux_var, on_reply=updates.add, on_progress=progress.hear, stop=self._stop
-            )
+            hearing = {"on_reply": updates.add, "on_progress": progress.hear, "stop": self._stop}
+            ask: Any = partial(job.start_nodes_training_round, round_, *args, updates.order, True, aux_var)
+            updates.collect(job, partial(ask, **hearing))
             points = reports(round_, job, updates)
             progress.end_round(last_losses(points), updates.failures(job))
             step, keep = partial(self._stepped, job, aux=aux), partial(self._take_over, round_, job, points=points)

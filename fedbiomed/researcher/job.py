@@ -183,10 +183,14 @@ class Job:
         with self.requests.exchange(orders, on_progress) as exchange, (stop or StopSwitch()).wakes(exchange):
             for node_id, answer in exchange.answers():
                 receipt.take(node_id, answer, exchange)
-        self.training_replies[round_] = Responses(receipt.replies)
-        self.reported_metrics[round_] = receipt.metrics
-        self._states.update_node_states(self.nodes, receipt.replies)
-        self.nodes = [reply["node_id"] for reply in receipt.replies]
+        return self.take_replies(round_, receipt.replies, receipt.metrics)
+
+    def take_replies(self, round_: int, replies: list[dict[str, Any]], metrics: dict[str, tuple[dict[str, Any], ...]]) -> list[str]:
+        """Take over what the nodes of a round replied and measured; returns who they are."""
+        self.training_replies[round_] = Responses(replies)
+        self.reported_metrics[round_] = metrics
+        self._states.update_node_states(self.nodes, replies)
+        self.nodes = [reply["node_id"] for reply in replies]
         return list(self.nodes)
 
     def update_parameters(self, params: Params | None = None, filename: str | None = None) -> tuple[str, str]:
@@ -266,8 +270,8 @@ class Job:
         except BaseException:
             self.nodes = nodes
             self._states.load_state_breakpoint(states)
-            _put_back(self.training_replies, round_, replies)
-            _put_back(self.reported_metrics, round_, metrics)
+            job_state.put_back(self.training_replies, round_, replies)
+            job_state.put_back(self.reported_metrics, round_, metrics)
             self._params_path, self._params_url = params
             self.node_params.put_back(own)
             self.training_plan.set_model_params(read_result(Path(self._params_path))["model_weights"])  # an upload may have failed after it
@@ -382,13 +386,6 @@ class Job:
 def _full(training_args: TrainingArgs | Mapping[str, Any] | None) -> TrainingArgs:
     values = training_args.dict() if isinstance(training_args, TrainingArgs) else training_args
     return TrainingArgs(values, only_required=False)
-
-
-def _put_back(by_round: dict[int, Any], round_: int, value: Any) -> None:
-    if value is None:
-        by_round.pop(round_, None)
-    else:
-        by_round[round_] = value
 
 
 def _is_url(value: object) -> bool:

@@ -2,7 +2,7 @@
 
 import inspect
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from fedbiomed.common.constants import ErrorNumbers
@@ -55,6 +55,15 @@ class RoundUpdates:
             datasets: ids of the datasets, by node.
         """
         return []
+
+    def collect(self, job: Job, ask: Callable[[], object]) -> None:
+        """Let the replies of the round come.
+
+        Args:
+            job: asks.
+            ask: sends the orders and waits.
+        """
+        ask()
 
     @property
     def good(self) -> list[str]:

@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from fedbiomed.common.config import NodeConfig, load
@@ -22,7 +21,7 @@ from fedbiomed.researcher.experiment import Experiment
 from fedbiomed.researcher.secagg import SecureAggregation
 from fedbiomed.researcher.strategies import DefaultStrategy
 from tests.support.federation import TAGS, Running, running
-from tests.support.moody import ARGS, MoodyPlan, weights
+from tests.support.moody import ARGS, MoodyPlan, assert_close, weights
 
 pytestmark = pytest.mark.slow  # five nodes; the same losses in memory are in tests/researcher/test_secagg_rounds.py
 Victim = tuple[str, int, Path]
@@ -70,11 +69,6 @@ def plain(federation: Running, without: str = "") -> dict[str, Any]:
     done = experiment(federation, nodes=nodes)
     done.run_once()
     return weights(done, 0)
-
-
-def assert_close(secure: Experiment, expected: dict[str, Any]) -> None:
-    for name, value in weights(secure, 0).items():
-        np.testing.assert_allclose(value, expected[name], rtol=0, atol=16 / 2**31 + np.spacing(np.abs(expected[name]).max()))
 
 
 def test_a_node_that_dies_before_its_upload_is_left_out(federation: Running, victim: Victim) -> None:

@@ -2,28 +2,30 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fedbiomed.common.exceptions import FedbiomedSecaggError, FedbiomedSecureAggregationError, FedbiomedStrategyError, FileStoreError
+from fedbiomed.common.exceptions import (
+    FedbiomedSecaggError,
+    FedbiomedStrategyError,
+    FileStoreError,
+)
 from fedbiomed.common.files import FileRef
-from fedbiomed.common.secagg.update import COUNTER_RANGE
 from fedbiomed.common.transport.memory_bus import MemoryBus
 from fedbiomed.common.transport.memory_store import MemoryFiles, MemoryFileStore
 from fedbiomed.node.store import NodeStore
-from fedbiomed.researcher.aggregators import FedAdam, FedAverage, FedDGGA, FedNova, FedProx, Krum, Median, Scaffold
+from fedbiomed.researcher.aggregators import FedAdam
 from fedbiomed.researcher.connect import Connection
-from fedbiomed.researcher.events import DaisyChainTrainer, MergeTrainer
 from fedbiomed.researcher.experiment import Experiment
 from fedbiomed.researcher.requests import Requests
 from fedbiomed.researcher.secagg import SecaggBiprimeContext, SecaggServkeyContext, SecureAggregation
 from fedbiomed.researcher.strategies import DefaultStrategy
-from tests.support.memory_federation import TAGS, MemoryFederation
-from tests.support.moody import ARGS, MoodyPlan, same, state, weights
+from tests.support.memory_federation import MemoryFederation
+from tests.support.moody import ARGS, assert_close, same, weights
 from tests.support.plans import LinePlan, SidePlan
 
 NODE_COUNT = 3
@@ -49,56 +51,23 @@ class Acting(DefaultStrategy):
         self._act()
 
 
-class Refining(DefaultStrategy):
-    """Looks at all replies."""
-
-    def refine(self, training_replies, round_i):
-        return super().refine(training_replies, round_i)
-
-
-@pytest.fixture(scope="module")
-def requests(federation: MemoryFederation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Requests]:
-    """One researcher for all tests of this file: the nodes pin its key."""
-    with federation.researcher(tmp_path_factory.mktemp("researcher"), idle_timeout_s=20.0, offline_grace_s=0.2) as made:
-        yield made
-
-
-@pytest.fixture
-def made(requests: Requests) -> Make:
-    def make(**changes: Any) -> Experiment:
-        what = {"training_plan_class": MoodyPlan, "training_args": dict(ARGS), "round_limit": 3, "secagg": True}
-        return Experiment(**{"tags": TAGS, "requests": requests, "show_progress": False, **what, **changes})
-
-    return make
-
-
-def assert_close(secure: Experiment, plain: dict[str, Any], clip: float = 16, round_: int = 0) -> None:
-    """Equal within C / 2**(bits - 1), and what the dtype of the model itself rounds."""
-    found = weights(secure, round_)
-    assert found.keys() == plain.keys()
-    for name, value in plain.items():
-        assert found[name].dtype == value.dtype
-        limit = (COUNTER_RANGE if "num_batches" in name else clip) / 2**31 + np.spacing(np.abs(value).max())
-        np.testing.assert_allclose(found[name], value, rtol=0, atol=limit)
-
-
 @pytest.mark.parametrize("what", [{}, COUNTING, SIDE], ids=["line", "with counters", "sklearn"])
-def test_a_secure_mean_is_the_plain_mean(made: Make, what: dict[str, Any]) -> None:
-    plain, secure = made(secagg=False, **what), made(secagg=SecureAggregation(clipping_range=32), **what)
+def test_a_secure_mean_is_the_plain_mean(secured: Make, what: dict[str, Any]) -> None:
+    plain, secure = secured(secagg=False, **what), secured(secagg=SecureAggregation(clipping_range=32), **what)
     plain.run_once()
     secure.run_once()
     assert_close(secure, weights(plain, 0), clip=32)
 
 
-def test_rounds_go_on_in_one_session_and_the_contexts_tell_of_it(made: Make, requests: Requests) -> None:
-    plain, secure = made(secagg=False), made()
+def test_rounds_go_on_in_one_session_and_the_contexts_tell_of_it(secured: Make, one_researcher: Requests) -> None:
+    plain, secure = secured(secagg=False), secured()
     assert secure.secagg_context() == (None, None)
     plain.run()
     secure.run(rounds=1)
     servkey, biprime = secure.secagg.servkey, secure.secagg.biprime
     assert isinstance(servkey, SecaggServkeyContext)
     assert isinstance(biprime, SecaggBiprimeContext)
-    assert servkey.parties == [requests.researcher_id, "node_0", "node_1", "node_2"] == secure.secagg.parties
+    assert servkey.parties == [one_researcher.researcher_id, "node_0", "node_1", "node_2"] == secure.secagg.parties
     assert (servkey.job_id, servkey.status, biprime.job_id, biprime.status) == (secure.job().id, True, None, True)
     assert (servkey.context["threshold"], biprime.context["bits"]) == (2, 32)
     secure.run()
@@ -107,23 +76,23 @@ def test_rounds_go_on_in_one_session_and_the_contexts_tell_of_it(made: Make, req
         np.testing.assert_allclose(weights(secure, 2)[name], value, rtol=0, atol=1e-6)
 
 
-def test_a_server_optimizer_gets_the_mean(made: Make) -> None:
-    plain, secure = made(secagg=False, aggregator=FedAdam()), made(aggregator=FedAdam())
+def test_a_server_optimizer_gets_the_mean(secured: Make) -> None:
+    plain, secure = secured(secagg=False, aggregator=FedAdam()), secured(aggregator=FedAdam())
     for experiment in (plain, secure):
         experiment.run(rounds=2)
     for name, value in weights(plain, 1).items():
         np.testing.assert_allclose(weights(secure, 1)[name], value, rtol=0, atol=1e-5)
 
 
-def test_nothing_of_a_single_node_reaches_the_researcher(made: Make, federation: MemoryFederation) -> None:
-    experiment = made(training_args={**ARGS, "test_ratio": 0.2, "test_on_global_updates": True, "test_metric": "MEAN_SQUARE_ERROR"})
+def test_nothing_of_a_single_node_reaches_the_researcher(secured: Make, federation: MemoryFederation) -> None:
+    experiment = secured(training_args={**ARGS, "test_ratio": 0.2, "test_on_global_updates": True, "test_metric": "MEAN_SQUARE_ERROR"})
     experiment.run_once(test_after=True)
     replies = experiment.training_replies()
     for reply in [*replies[0], *replies[1]]:
         assert (reply["sample_size"], reply["test_sample_size"]) == (0, 0)
         assert (reply["params"], reply["params_path"], reply["optimizer_args"], reply["optim_aux_var"]) == (None,) * 4
     kept = {path.name.split("_")[0] for path in Path(experiment.experimentation_path()).glob("*.mpk")}
-    assert kept == {"aggregated"}
+    assert kept == {"aggregated", "secagg"}  # the new model, and the opened mean
     assert "VALIDATION ON GLOBAL UPDATES/MEAN_SQUARE_ERROR" in set(experiment.history["metric"])
     for index in range(NODE_COUNT):
         var = federation.root / f"node_{index}" / "var"
@@ -131,48 +100,33 @@ def test_nothing_of_a_single_node_reaches_the_researcher(made: Make, federation:
         assert (var / "node.sqlite").stat().st_mode & 0o077 == 0
 
 
-def test_a_node_that_fails_is_left_out_of_the_sum(made: Make, mood: Callable[[int, str], Path]) -> None:
-    plain = made(secagg=False, nodes=["node_0", "node_1"])
+def test_a_node_that_fails_is_left_out_of_the_sum(secured: Make, mood: Callable[[int, str], Path]) -> None:
+    plain = secured(secagg=False, nodes=["node_0", "node_1"])
     plain.run_once()
     mood(2, "fails")
-    secure = made(**TWO)
+    secure = secured(**TWO)
     secure.run_once()
     assert "bad mood" in secure.job().failures[0]["node_2"]
     assert_close(secure, weights(plain, 0))
 
 
-def test_numbers_that_are_none_stay_on_the_node(made: Make, mood: Callable[[int, str], Path]) -> None:
+def test_numbers_that_are_none_stay_on_the_node(secured: Make, mood: Callable[[int, str], Path]) -> None:
     mood(1, "nan")
-    secure = made(**TWO)
+    secure = secured(**TWO)
     secure.run_once()
     assert "NaN" in secure.job().failures[0]["node_1"]
 
 
-def test_too_few_nodes_reveal_nothing_and_the_experiment_goes_on(
-    made: Make, mood: Callable[[int, str], Path], caplog: pytest.LogCaptureFixture
+def test_a_node_that_is_lost_after_its_upload_stays_in_the_sum(
+    federation: MemoryFederation, secured: Make, one_researcher: Requests
 ) -> None:
-    plain, secure = made(secagg=False), made(**TWO)
-    plain.run_once()
-    before = state(secure)
-    moods = [mood(1, "fails"), mood(2, "fails")]
-    with pytest.raises(FedbiomedStrategyError, match="1 of 3 nodes"):
-        secure.run_once()
-    assert "asking once more" in caplog.text  # and the two have nothing to mask again
-    assert state(secure) == before
-    for path in moods:
-        path.unlink()
-    secure.run_once()
-    assert_close(secure, weights(plain, 0))
-
-
-def test_a_node_that_is_lost_after_its_upload_stays_in_the_sum(federation: MemoryFederation, made: Make, requests: Requests) -> None:
     with contextlib.ExitStack() as fourth:
         fourth.enter_context(federation.node(3))
-        plain = made(secagg=False)
+        plain = secured(secagg=False)
         plain.run_once()
-        secure = made(secagg=SecureAggregation(timeout=3), node_selection_strategy=Acting(fourth.close))
+        secure = secured(secagg=SecureAggregation(timeout=3), node_selection_strategy=Acting(fourth.close))
         secure.run_once()
-        assert "node_3" not in requests.online_nodes()
+        assert "node_3" not in one_researcher.online_nodes()
     assert_close(secure, weights(plain, 0))
 
 
@@ -190,24 +144,24 @@ class Losing(MemoryFileStore):
         super().get(ref, path)
 
 
-def test_updates_that_were_lost_are_masked_anew(federation: MemoryFederation, made: Make, requests: Requests) -> None:
-    plain = made(secagg=False)
+def test_updates_that_were_lost_are_masked_anew(federation: MemoryFederation, secured: Make, one_researcher: Requests) -> None:
+    plain = secured(secagg=False)
     plain.run_once()
     bus = MemoryBus(federation.broker, "researcher_test.losing", persistent=False)
     bus.connect(5)
-    config = requests.connection.config
+    config = one_researcher.connection.config
     with Connection(config, bus, Losing(federation.files, config.id, lost=2)) as connection:
-        secure = made(requests=Requests(connection))
+        secure = secured(requests=Requests(connection))
         secure.run_once()
         assert len(secure.training_replies()[0]) == 1  # the others' first attempts never came
     assert_close(secure, weights(plain, 0))
 
 
-def test_nodes_that_are_silent_are_left_out_of_the_agreement(federation: MemoryFederation, made: Make) -> None:
-    plain = made(secagg=False)
+def test_nodes_that_are_silent_are_left_out_of_the_agreement(federation: MemoryFederation, secured: Make) -> None:
+    plain = secured(secagg=False)
     plain.run_once()
     with federation.node(3, is_new=False):
-        secure, all_needed = made(**TWO), made()
+        secure, all_needed = secured(**TWO), secured()
     secure.run_once()
     assert "no answer" in secure.secagg._session.absent["node_3"]
     assert_close(secure, weights(plain, 0))
@@ -215,101 +169,31 @@ def test_nodes_that_are_silent_are_left_out_of_the_agreement(federation: MemoryF
         all_needed.run_once()
 
 
-def test_a_node_that_is_started_again_keeps_the_session(federation: MemoryFederation, made: Make, requests: Requests) -> None:
+def test_a_node_that_starts_again_keeps_the_session(federation: MemoryFederation, secured: Make, one_researcher: Requests) -> None:
     with federation.node(7):
-        secure = made()
+        secure = secured()
         secure.run(rounds=1)
         session = secure.secagg.servkey.context
     with federation.node(7, is_new=False):
         secure.run(rounds=1)
         assert secure.secagg.servkey.context == session
         secure.set_secagg(False)
-        requests.ping_nodes()  # answered after what was told before
+        one_researcher.ping_nodes()  # answered after what was told before
     with NodeStore(federation.root / "node_0" / "var" / "node.sqlite") as store, store.transaction() as connection:
         kept = [bytes(row["sid"]).hex() for row in connection.execute("SELECT sid FROM secagg_sessions")]
     assert session["session"] not in kept  # it was closed
 
 
-@pytest.mark.parametrize(
-    ("changes", "part"),
-    [
-        ({"aggregator": Median}, "Median needs the update of each"),
-        ({"aggregator": Krum}, "Krum needs"),
-        ({"aggregator": FedNova}, "FedNova needs"),
-        ({"aggregator": FedDGGA}, "FedDGGA needs"),
-        ({"aggregator": Scaffold}, "Scaffold needs"),
-        ({"aggregator": FedProx(adaptive=True)}, "FedProx needs"),
-        ({"node_selection_strategy": Refining}, "Refining judges single replies"),
-        ({"trainer": DaisyChainTrainer(aggregation_period=2)}, "DaisyChainTrainer needs the models"),
-        ({"trainer": MergeTrainer}, "MergeTrainer needs the models"),
-        ({"nodes": ["node_0", "node_1"]}, "each learns the other's update"),
-        ({"nodes": ["node_0"]}, "three nodes or more"),
-        ({"nodes": ["node_0", "node_1"], "secagg": SecureAggregation(allow_two_nodes=True)}, "consent of both operators"),
-        ({"secagg": SecureAggregation(minimum_nodes=4)}, "minimum_nodes = 4, but 3 nodes"),
-    ],
-)
-def test_what_does_not_go_together_is_refused_in_one_line(made: Make, changes: dict[str, Any], part: str) -> None:
-    experiment = made(**changes)
-    before = state(experiment)
-    with pytest.raises((FedbiomedSecureAggregationError, FedbiomedSecaggError)) as caught:
-        experiment.run_once()
-    assert part in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert state(experiment) == before
-    experiment.set_secagg(False)
-    experiment.set_aggregator(FedAverage)
-    experiment.set_strategy(DefaultStrategy)
-    experiment.set_trainer(None)
-    assert experiment.run_once() == 1
-
-
-def test_models_are_not_merged_unseen(made: Make) -> None:
-    experiment = made(secagg=False, trainer=MergeTrainer)
-    experiment.run_once()
-    experiment.set_secagg(True)
-    with pytest.raises(FedbiomedSecureAggregationError, match="merge_models needs the models of single nodes"):
-        experiment.merge_models()
-
-
-@pytest.mark.parametrize(
-    ("settings", "part"),
-    [
-        ({"secure_aggregation": False}, "switched off on node node_4"),
-        ({"minimum_nodes_in_sum": 5}, "SecureAggregation(minimum_nodes=5)"),
-    ],
-)
-def test_the_word_of_the_node_wins(federation: MemoryFederation, made: Make, settings: dict[str, Any], part: str) -> None:
-    with federation.node(4, is_new=not (federation.root / "node_4").exists(), **settings):
-        experiment = made()
-        with pytest.raises(FedbiomedSecaggError) as caught:
-            experiment.run_once()
-        assert part in str(caught.value)
-        experiment.set_secagg(False)
-        assert experiment.run_once() == 1
-
-
-def test_two_nodes_where_all_consent(federation: MemoryFederation, made: Make) -> None:
-    with (
-        federation.node(5, allow_two_node_sums=True),
-        federation.node(6, allow_two_node_sums=True, force_secure_aggregation=True),
-    ):
-        secure = made(nodes=["node_5", "node_6"], secagg=SecureAggregation(allow_two_nodes=True))
-        secure.run_once()
-        experiment = made(nodes=["node_5", "node_6"], secagg=False)
-        with pytest.raises(FedbiomedStrategyError, match="secure aggregation only"):
-            experiment.run_once()
-
-
-def test_signed_survivors(made: Make) -> None:
-    plain, secure = made(secagg=False), made(secagg=SecureAggregation(signed_survivors=True))
+def test_signed_survivors(secured: Make) -> None:
+    plain, secure = secured(secagg=False), secured(secagg=SecureAggregation(signed_survivors=True))
     plain.run_once()
     secure.run_once()
     assert secure.secagg.servkey.context["threshold"] == 3
     assert_close(secure, weights(plain, 0))
 
 
-def test_what_is_cut_is_told_and_the_range_grows(made: Make, caplog: pytest.LogCaptureFixture) -> None:
-    given, own = made(secagg=SecureAggregation(clipping_range=1), **SIDE), made(secagg=SecureAggregation(), **SIDE)
+def test_what_is_cut_is_told_and_the_range_grows(secured: Make, caplog: pytest.LogCaptureFixture) -> None:
+    given, own = secured(secagg=SecureAggregation(clipping_range=1), **SIDE), secured(secagg=SecureAggregation(), **SIDE)
     own.secagg._clip = 1.0
     for experiment in (given, own):
         experiment.run_once()
@@ -320,12 +204,12 @@ def test_what_is_cut_is_told_and_the_range_grows(made: Make, caplog: pytest.LogC
     assert (rows["value"] > 0.1).all()
 
 
-def test_a_resumed_experiment_agrees_anew(made: Make, requests: Requests) -> None:
-    unbroken, broken = made(), made(save_breakpoints=True, secagg=SecureAggregation(timeout=7, minimum_nodes=3))
+def test_a_resumed_experiment_agrees_anew(secured: Make, one_researcher: Requests) -> None:
+    unbroken, broken = secured(), secured(save_breakpoints=True, secagg=SecureAggregation(timeout=7, minimum_nodes=3))
     unbroken.run()
     broken.run(rounds=2)
     folder = Path(broken.experimentation_path()) / "breakpoint_0001"
-    resumed = Experiment.load_breakpoint(folder, requests=requests, show_progress=False)
+    resumed = Experiment.load_breakpoint(folder, requests=one_researcher, show_progress=False)
     assert (resumed.secagg.active, resumed.secagg.timeout, resumed.secagg.minimum_nodes) == (True, 7, 3)
     old = resumed.secagg.servkey
     assert old.context == broken.secagg.servkey.context
@@ -335,23 +219,23 @@ def test_a_resumed_experiment_agrees_anew(made: Make, requests: Requests) -> Non
     assert same(weights(unbroken, 2), weights(resumed, 2))
 
 
-def test_setup_by_hand(made: Make, requests: Requests) -> None:
+def test_setup_by_hand(secured: Make, one_researcher: Requests) -> None:
     secagg = SecureAggregation()
-    parties = [requests.researcher_id, "node_0", "node_1", "node_2"]
-    assert secagg.setup(parties, "job_by_hand", requests=requests) is True
+    parties = [one_researcher.researcher_id, "node_0", "node_1", "node_2"]
+    assert secagg.setup(parties, "job_by_hand", requests=one_researcher) is True
     first = secagg.servkey.context
-    secagg.setup(parties, "job_by_hand", requests=requests)
+    secagg.setup(parties, "job_by_hand", requests=one_researcher)
     assert secagg.servkey.context == first
-    secagg.setup(parties, "job_by_hand", force=True, requests=requests)
+    secagg.setup(parties, "job_by_hand", force=True, requests=one_researcher)
     assert secagg.servkey.context != first
     assert secagg.train_arguments()["secagg_servkey_id"] == secagg.servkey.secagg_id
     for wrong, part in (([*parties[1:], parties[0]], "the first party"), ([*parties, "node_gone"], "node_gone: no answer")):
         with pytest.raises(FedbiomedSecaggError, match=part):
-            secagg.setup(wrong, "job_other", requests=requests)
+            secagg.setup(wrong, "job_other", requests=one_researcher)
 
 
-def test_the_old_names(made: Make, capsys: pytest.CaptureFixture[str]) -> None:
-    experiment = made(secagg=False)
+def test_the_old_names(secured: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    experiment = secured(secagg=False)
     assert experiment.set_use_secagg(use_secagg=True) is True
     assert experiment.use_secagg() is True
     experiment.run_once()
@@ -360,9 +244,9 @@ def test_the_old_names(made: Make, capsys: pytest.CaptureFixture[str]) -> None:
     assert "Active: True" in capsys.readouterr().out
 
 
-def test_the_log_tells_of_no_key(made: Make, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_tells_of_no_key(secured: Make, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    experiment = made()
+    experiment = secured()
     experiment.run_once()
     session = experiment.secagg._session
     assert session.reveal_private.private_bytes_raw().hex() not in caplog.text

@@ -28,6 +28,8 @@ from fedbiomed.researcher.history import Point
 from fedbiomed.researcher.job import Job
 from fedbiomed.researcher.responses import read_result
 from fedbiomed.researcher.round_updates import RoundUpdates
+from fedbiomed.researcher.secagg import opened_round
+from fedbiomed.researcher.secagg.opened_round import OpenedRound, ReplayedRound
 from fedbiomed.researcher.secagg.rules import check_parts
 from fedbiomed.researcher.secagg.secure_aggregation import SecureAggregation
 from fedbiomed.researcher.secagg.session import SecureSession
@@ -70,8 +72,13 @@ def updates_of(secagg: SecureAggregation, round_: int, job: Job, parts: Parts) -
             "some nodes hold models of their own, but with secure aggregation all start from one: run a round without it first"
         )
     asked = list(job.nodes)
+    begun = opened_round.begun_as(job, round_, asked)
+    opened = opened_round.kept(job, begun)
+    if opened is not None:
+        yield ReplayedRound(round_, asked, parts.strategy, parts.aggregator, parts.aux, opened)
+        return
     session = secagg.session_for(job, asked, _most_rows(parts.data, asked))
-    secure = SecureRound(round_, asked, parts, session=session, clip=secagg.clip, job=job)
+    secure = SecureRound(round_, asked, parts, session=session, clip=secagg.clip, job=job, begun=begun)
     try:
         secure.check_members()
         job.nodes = [node for node in asked if node in session.terms.members]
@@ -100,11 +107,14 @@ class SecureRound(RoundUpdates):
         session: as agreed.
         clip: range of floating parameters.
         job: with the parameters that are sent.
+        begun: see `opened_round.begun_as`.
     """
 
-    def __init__(self, round_: int, sampled: Sequence[str], parts: Parts, *, session: SecureSession, clip: float, job: Job) -> None:
+    def __init__(
+        self, round_: int, sampled: Sequence[str], parts: Parts, *, session: SecureSession, clip: float, job: Job, begun: str
+    ) -> None:
         super().__init__(round_, sampled, parts.strategy, parts.aggregator, parts.aux)
-        self._session, self._clip, self._job_id = session, clip, job.id
+        self._session, self._clip, self._job_id, self._begun = session, clip, job.id, begun
         travels = parts.aggregator.travels
         model = {name: value for name, value in job.training_plan.get_model_params().items() if travels(name)}
         file = read_result(Path(job.params_path))["model_weights"]
@@ -176,6 +186,8 @@ class SecureRound(RoundUpdates):
             )
         weight, params = self._opened()
         self.clipped = dict(self._server.clipped)
+        replies, metrics = job.training_replies[self._round].data(), job.reported_metrics[self._round]
+        opened_round.keep(job, self._begun, OpenedRound(weight=weight, params=params, replies=replies, metrics=metrics))
         self._aggregator.hear_measures(self._measures(job, self._good))
         self._aggregator.add(f"the sum of {len(survivors.nodes)} nodes", params, float(weight))
         return self._aggregator.finish()
