@@ -196,6 +196,10 @@ class NodeSecagg:
         return messages.SecaggClosed(**self._envelope(request))
 
     def _end(self, sid: bytes) -> None:
+        """Delete a session; with its agreement, or the same keys could be agreed on again, and what was done with them was forgotten."""
+        session = self._book.get(sid)
+        if session is not None:
+            self._pending.pop(text_of(session.terms.session), None)
         for round_ in self._book.rounds(sid):
             self._ledger.drop_values(sid, round_)
         self._book.drop(sid)

@@ -21,10 +21,12 @@ from fedbiomed.common.messages import secagg as messages
 from fedbiomed.common.messages.secagg import bytes_of, text_of
 from fedbiomed.common.messages.training import TrainRequest
 from fedbiomed.common.secagg import packets
-from fedbiomed.common.secagg.agreement import Session
+from fedbiomed.common.secagg.agreement import NodeAgreement, ResearcherAgreement, Session
 from fedbiomed.common.secagg.terms import Purpose
 from fedbiomed.common.secagg.update import digest_of
 from fedbiomed.common.secagg.wire import SecaggOrder, read_masked
+from fedbiomed.common.security.identity import Identity
+from fedbiomed.common.security.peers import MemoryPeers
 from fedbiomed.common.serializer import Serializer
 from fedbiomed.common.transport.memory_store import MemoryFiles, MemoryFileStore
 from fedbiomed.node.secagg import NodeSecagg
@@ -146,6 +148,34 @@ def test_a_close_deletes_what_was_kept(desk: Desk) -> None:
     desk.ask(messages.SecaggClose(**ASKED, sid=sid, round=None))
     assert SessionBook(desk.store).get(desk.session.sid) is None
     assert list(kept.iterdir()) == []
+
+
+def test_a_closed_session_cannot_be_revived(tmp_path: Path) -> None:
+    parties = LomParties(terms(3)).agreed  # only for the others' identities
+    wanted = terms(3)
+    researcher = ResearcherAgreement(Identity.drawn(), wanted)
+    others = {n: NodeAgreement(n, parties.identities[n], researcher.offer, MemoryPeers()) for n in ("node_1", "node_2")}
+    config = node_config(tmp_path, id="node_0")
+    with NodeStore(config.database) as store:
+        handlers = NodeSecagg(config, store, MemoryFileStore(MemoryFiles(), "node_0")).handlers()
+        offer, session = researcher.offer, text_of(wanted.session)
+        told = {"identity": text_of(offer.identity), "reveal_key": text_of(offer.reveal_key), "signature": text_of(offer.signature)}
+        offered = messages.SecaggOffer(**ASKED, terms=packets.terms_told(wanted), **told)
+        own: Any = handlers[messages.SecaggOffer](offered)[0]
+        nonces = {"node_0": bytes_of(own.nonce), **{node: agreement.nonce for node, agreement in others.items()}}
+        asked = messages.SecaggNonces(**ASKED, session=session, nonces={node: text_of(nonce) for node, nonce in nonces.items()})
+        share: Any = handlers[messages.SecaggNonces](asked)[0]
+        shares = {"node_0": {"identity": share.identity, "public": share.public, "signature": share.signature}}
+        for node, agreement in others.items():
+            key = agreement.key_share(nonces)
+            shares[node] = {"identity": text_of(key.identity), "public": text_of(key.public), "signature": text_of(key.signature)}
+        keys = messages.SecaggKeys(**ASKED, session=session, shares=shares)
+        ready: Any = handlers[messages.SecaggKeys](keys)[0]
+        assert handlers[messages.SecaggKeys](keys)[0] == ready  # a step may be repeated
+        handlers[messages.SecaggClose](messages.SecaggClose(**ASKED, sid=ready.sid, round=None))
+        with pytest.raises(FedbiomedSecaggError, match="knows no offer"):
+            handlers[messages.SecaggKeys](keys)
+        assert SessionBook(store).get(bytes_of(ready.sid)) is None
 
 
 def test_the_kept_update_is_masked_anew(desk: Desk) -> None:
