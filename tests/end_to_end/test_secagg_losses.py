@@ -90,7 +90,7 @@ def test_a_node_that_dies_after_its_upload_stays_in_the_sum(federation: Running,
     node_id, pid, _ = victim
     expected = plain(federation)
     strategy = Watchful(lambda: os.kill(pid, signal.SIGKILL))
-    secure = experiment(federation, secagg=SecureAggregation(timeout=3), node_selection_strategy=strategy)
+    secure = experiment(federation, secagg=SecureAggregation(timeout=30), node_selection_strategy=strategy)
     assert secure.run_once() == 1
     assert node_id in {reply["node_id"] for reply in secure.training_replies()[0]}
     assert_close(secure, expected)
@@ -111,7 +111,7 @@ def test_a_node_that_dies_when_it_is_to_reveal_stays_in_the_sum(federation: Runn
         bus.connect(10)
         bus.subscribe(topics.orders(config.federation, node_id), kill)
         strategy = Watchful(lambda: os.kill(pid, signal.SIGSTOP))  # what it is asked reaches it, and is never answered
-        secure = experiment(federation, secagg=SecureAggregation(timeout=3), node_selection_strategy=strategy)
+        secure = experiment(federation, secagg=SecureAggregation(timeout=30), node_selection_strategy=strategy)
         assert secure.run_once() == 1
     assert asked == [node_id]
     assert_close(secure, expected)

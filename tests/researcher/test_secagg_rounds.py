@@ -124,7 +124,7 @@ def test_a_node_that_is_lost_after_its_upload_stays_in_the_sum(
         fourth.enter_context(federation.node(3))
         plain = secured(secagg=False)
         plain.run_once()
-        secure = secured(secagg=SecureAggregation(timeout=3), node_selection_strategy=Acting(fourth.close))
+        secure = secured(secagg=SecureAggregation(timeout=30), node_selection_strategy=Acting(fourth.close))
         secure.run_once()
         assert "node_3" not in one_researcher.online_nodes()
     assert_close(secure, weights(plain, 0))
