@@ -17,8 +17,10 @@ EXAMPLE = """example:
   fedbiomed demo --nodes 3 --rounds 10 --out my-demo
 
 With --keep the network and the hospitals go on running for your own notebook, until Ctrl-C; they hold digits and diabetes patients, too.
+With --secagg the researcher sees only the sum of the hospitals' updates; the models are as good.
 With --any-plan they train whatever plan you send, which no real hospital should do.
 """
+_LEAST_SECURE = 3
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
@@ -36,6 +38,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument("--broker", metavar="HOST:PORT", help="use an MQTT broker that runs already")
     parser.add_argument("--keep", action="store_true", help="leave the network (ports 1883 and 8844) and the nodes running until Ctrl-C")
     parser.add_argument("--any-plan", action="store_true", help="do not ask the hospitals' operators to approve a plan")
+    parser.add_argument("--secagg", action="store_true", help="see only sums of the hospitals' updates (3 hospitals or more)")
     parser.set_defaults(run=run)
 
 
@@ -50,7 +53,9 @@ def run(args: argparse.Namespace) -> int:
     from fedbiomed.demo.story import Options
     from fedbiomed.demo.story import run as tell
 
-    options = Options(nodes=args.nodes, rounds=args.rounds, out=out, broker=args.broker, keep=args.keep, any_plan=args.any_plan)
+    options = Options(
+        nodes=args.nodes, rounds=args.rounds, out=out, broker=args.broker, keep=args.keep, any_plan=args.any_plan, secagg=args.secagg
+    )
     with interrupted_by_sigterm():
         shortfalls = tell(options, Console(), _wait_for_user)
     for sentence in shortfalls:
@@ -61,6 +66,10 @@ def run(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> None:
     if not 2 <= args.nodes <= 10:
         raise FedbiomedUserInputError(f"--nodes must be between 2 and 10, not {args.nodes}")
+    if args.secagg and args.nodes < _LEAST_SECURE:
+        raise FedbiomedUserInputError(
+            f"--secagg needs --nodes {_LEAST_SECURE} or more, not {args.nodes}: of two, each learns the other's update from the sum"
+        )
     if not 2 <= args.rounds <= 1000:
         raise FedbiomedUserInputError(f"--rounds must be between 2 and 1000, not {args.rounds}: one before the stop, one after")
 

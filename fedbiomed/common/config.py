@@ -24,6 +24,7 @@ from fedbiomed.common.files import write_whole
 
 CONFIG_FILE = Path("etc") / "config.toml"
 FILE_VARIABLE = "CONFIG_FILE"
+_LEAST_IN_SUM = 2
 Config = TypeVar("Config", bound="ComponentConfig")
 
 
@@ -102,6 +103,8 @@ class NodeConfig(ComponentConfig):
         gpu: `auto` uses one where the researcher asks and one is there, `none` never, a number is that device.
         gpu_only: use a GPU, if one is there, also where the researcher does not ask.
         secure_aggregation, force_secure_aggregation: whether the node can, and whether it trains only with it.
+        minimum_nodes_in_sum: with secure aggregation, how many nodes must be in a sum that this node helps to open; 2 or more.
+        allow_two_node_sums: agree to secure aggregation between two nodes only, where each learns the other's update from the sum.
         forward_logs: send the node's log records, without data or paths, to researchers who have open orders.
     """
 
@@ -115,6 +118,8 @@ class NodeConfig(ComponentConfig):
     gpu_only: bool = False
     secure_aggregation: bool = True
     force_secure_aggregation: bool = False
+    minimum_nodes_in_sum: int = 2
+    allow_two_node_sums: bool = False
     forward_logs: bool = True
 
     def __post_init__(self) -> None:
@@ -123,6 +128,10 @@ class NodeConfig(ComponentConfig):
             raise FedbiomedConfigError(
                 f"hashing_algorithm = {self.hashing_algorithm!r:.40} is none of {', '.join(HashingAlgorithms)}; choose one of them"
             )
+        if self.minimum_nodes_in_sum < _LEAST_IN_SUM:
+            raise FedbiomedConfigError(f"minimum_nodes_in_sum = {self.minimum_nodes_in_sum} must be {_LEAST_IN_SUM} or more")
+        if self.force_secure_aggregation and not self.secure_aggregation:
+            raise FedbiomedConfigError("force_secure_aggregation goes with secure_aggregation = true: the node could train nothing")
         if self.gpu_only and self.gpu == "none":
             raise FedbiomedConfigError("gpu_only goes with gpu = 'auto' or the number of a device, not with 'none'")
 

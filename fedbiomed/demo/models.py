@@ -83,8 +83,18 @@ def score(plan: Any, held_out: pd.DataFrame) -> dict[str, float]:
     return {"accuracy": round(float(accuracy_score(truth, scores > 0)), 4), "roc_auc": round(float(roc_auc_score(truth, scores)), 4)}
 
 
-def train_together(recipe: Recipe, rounds: int, federation: Federation, requests: Requests, held_out: pd.DataFrame) -> Trained:
-    """Train over all hospitals: half of the rounds, then from the breakpoint to the end."""
+def train_together(
+    recipe: Recipe, rounds: int, federation: Federation, requests: Requests, held_out: pd.DataFrame, *, secagg: bool = False
+) -> Trained:
+    """Train over all hospitals: half of the rounds, then from the breakpoint to the end.
+
+    Args:
+        recipe: the model.
+        rounds: of the federation.
+        federation, requests: the hospitals, and the line to them.
+        held_out: patients for the test.
+        secagg: see only sums of the hospitals' updates.
+    """
     experiment = Experiment(
         tags=list(TAGS),
         training_plan_class=recipe.plan,
@@ -94,6 +104,7 @@ def train_together(recipe: Recipe, rounds: int, federation: Federation, requests
         round_limit=rounds,
         save_breakpoints=True,
         experimentation_folder=recipe.name,
+        secagg=secagg,
         requests=requests,
     )
     folder = Path(experiment.experimentation_path())

@@ -31,6 +31,7 @@ class Options:
         broker: `HOST:PORT` of a broker that runs already, or None.
         keep: leave network and nodes running afterwards, until Ctrl-C; the hospitals have more data then, for the notebooks.
         any_plan: the hospitals train whatever plan comes.
+        secagg: the researcher sees only sums of the hospitals' updates; three hospitals or more.
     """
 
     nodes: int
@@ -39,6 +40,7 @@ class Options:
     broker: str | None
     keep: bool
     any_plan: bool = False
+    secagg: bool = False
 
 
 class Stopwatch:
@@ -128,9 +130,10 @@ def _train(options: Options, federation: Federation, sites: Sites, watch: Stopwa
     with connect(config) as connection:
         requests = Requests(connection)
         for recipe in RECIPES:
-            console.print(f"\n[bold]{recipe.name}[/bold]: {options.rounds} rounds over {options.nodes} hospitals")
+            how = ", with secure aggregation" if options.secagg else ""
+            console.print(f"\n[bold]{recipe.name}[/bold]: {options.rounds} rounds over {options.nodes} hospitals{how}")
             with watch.part(f"federated {recipe.name}"):
-                trained[recipe.name] = train_together(recipe, options.rounds, federation, requests, sites.held_out)
+                trained[recipe.name] = train_together(recipe, options.rounds, federation, requests, sites.held_out, secagg=options.secagg)
     return trained
 
 
@@ -142,6 +145,7 @@ def _write(options: Options, sites: Sites, models: dict[str, Any], trained: dict
         "resumed_from": resumed,
         "hospitals": described(sites.hospitals),
         "rounds": options.rounds,
+        "secagg": options.secagg,
     }
     (options.out / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     report.draw(models, options.out / "curves.png")

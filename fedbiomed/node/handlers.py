@@ -43,10 +43,19 @@ class Handlers:
         datasets, plans: what is asked about.
         files: from where a plan is fetched.
         spool: folder for files that live as long as one question.
+        more: what answers further kinds of requests.
     """
 
     def __init__(
-        self, node_id: str, node_name: str, datasets: DatasetRegistry, plans: PlanRegistry, *, files: FileStore, spool: Path
+        self,
+        node_id: str,
+        node_name: str,
+        datasets: DatasetRegistry,
+        plans: PlanRegistry,
+        *,
+        files: FileStore,
+        spool: Path,
+        more: Mapping[type[Request], Callable[[Any], list[Reply]]] | None = None,
     ) -> None:
         self._node_id, self._node_name = node_id, node_name
         self._datasets, self._plans = datasets, plans
@@ -57,6 +66,7 @@ class Handlers:
             SearchRequest: self._search,
             PlanStatusRequest: self._plan_status,
             PlanApproveRequest: self._plan_approve,
+            **(more or {}),
         }
 
     @property

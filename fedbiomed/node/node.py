@@ -32,6 +32,7 @@ from fedbiomed.node.order_runner import OrderRunner, OrderTools, failed_reply
 from fedbiomed.node.orders import Order, OrderBook
 from fedbiomed.node.presence import answer_probe, presence
 from fedbiomed.node.privacy_ledger import PrivacyLedger
+from fedbiomed.node.secagg import NodeSecagg
 from fedbiomed.node.state import NodeStates
 from fedbiomed.node.store import NodeStore
 from fedbiomed.node.worker import Worker
@@ -65,6 +66,7 @@ class Node:
         self._plans = plans
         self._heartbeat = Heartbeat(self._book, config.id, self._publish)
         self._logs = LogForwarder(self._book, config.id, self._publish, is_connected=lambda: bus.is_connected)
+        self._secagg = NodeSecagg(config, store, files)
         self._runner = OrderRunner(
             OrderTools(
                 config=config,
@@ -76,10 +78,12 @@ class Node:
                 worker=worker,
                 heartbeat=self._heartbeat,
                 ledger=PrivacyLedger(store),
+                secagg=self._secagg,
                 send=self._send,
             )
         )
-        self._handlers = Handlers(config.id, config.label, datasets, plans, files=files, spool=_made(config.var / "tmp"))
+        spool, more = _made(config.var / "tmp"), self._secagg.handlers()
+        self._handlers = Handlers(config.id, config.label, datasets, plans, files=files, spool=spool, more=more)
         self._questions: queue.Queue[Request | None] = queue.Queue(_MAX_QUESTIONS)
         self._work, self._closed = threading.Event(), threading.Event()
         self._threads = [
@@ -112,6 +116,7 @@ class Node:
         """Forget what nobody needs any more: old orders and states, and their files."""
         self._runner.tidy()
         self._states.tidy()
+        self._secagg.tidy()
 
     def close(self) -> None:
         """Say goodbye and end the threads; a round that runs is ended and starts again with the next start. A second call does nothing."""

@@ -3,7 +3,7 @@
     new -> fetched      the plan, the parameters and the aggregator's files are in the spool
         -> running      the plan is approved and the round runs in the training process
         -> trained      the result file is in the spool and the reply (but for the file's reference) in the book
-        -> uploaded     the repository has the file, the book has the reply
+        -> uploaded     the repository has the file (masked, where the order asks for secure aggregation), the book has the reply
         -> replied      the reply went out
 
 After a restart an order goes on from its last state; a round that was running starts again, on the same files.
@@ -25,7 +25,6 @@ from fedbiomed.common.exceptions import (
     FedbiomedError,
     FedbiomedNodeStoreError,
     FedbiomedRepositoryError,
-    FedbiomedSecureAggregationError,
     FileStoreError,
     WorkerError,
     WorkerInterrupted,
@@ -40,8 +39,9 @@ from fedbiomed.node.heartbeat import Heartbeat
 from fedbiomed.node.orders import CLOCK_SKEW_S, Order, OrderBook
 from fedbiomed.node.plan_source import MAX_SOURCE_BYTES
 from fedbiomed.node.privacy_ledger import PrivacyLedger
+from fedbiomed.node.secagg import NodeSecagg
 from fedbiomed.node.state import NodeStates, StateFile, new_state_id
-from fedbiomed.node.task import RoundResult, RoundTask
+from fedbiomed.node.task import RoundReport, RoundResult, RoundTask
 from fedbiomed.node.worker import StopSignal, Worker
 
 logger = logging.getLogger(__name__)
@@ -70,6 +70,7 @@ class OrderTools:
     worker: Worker
     heartbeat: Heartbeat
     ledger: PrivacyLedger
+    secagg: NodeSecagg
     send: Callable[[str, bytes], None]
 
 
@@ -152,7 +153,7 @@ class OrderRunner:
         self._advance(order, OrderState.RUNNING)
         limit_s = min(self._tools.config.worker_time_limit_s, request.expires_at + CLOCK_SKEW_S - time.time())
         result = self._tools.worker.run(
-            task, source, stop=stop, limit_s=limit_s, on_progress=lambda report: self._tools.heartbeat.report(order, report)
+            task, source, stop=stop, limit_s=limit_s, on_progress=lambda report: self._tools.heartbeat.report(order, _told(request, report))
         )
         if task.state_id is not None:
             _require_file(Path(task.result), "result")
@@ -165,12 +166,7 @@ class OrderRunner:
 
     def _check(self, request: TrainRequest) -> dict[str, Any]:
         """Refuse what this node cannot or may not do, before anything is fetched; returns the row of the dataset."""
-        if request.secagg is not None:
-            raise FedbiomedSecureAggregationError(
-                "FB300: secure aggregation was asked for, which this version does not have: leave it out of the experiment"
-            )
-        if self._tools.config.force_secure_aggregation:
-            raise FedbiomedSecureAggregationError("FB300: this node trains with secure aggregation only, and the order has none")
+        self._tools.secagg.check(request)
         self._tools.ledger.require_private(request)
         if request.plan.size > MAX_SOURCE_BYTES:
             raise FileStoreError(f"FB300: a training plan of {request.plan.size} bytes, at most {MAX_SOURCE_BYTES} are read")
@@ -244,6 +240,10 @@ class OrderRunner:
     def _upload(self, order: Order, reply: TrainReply) -> bytes:
         """Put the result into the repository; returns the encoded reply."""
         path = self._spool / order.request_id / "result.mpk"
+        if order.request.secagg is not None:
+            if reply.state_id is not None:
+                path = self._tools.secagg.protect(order.request, path.parent, reply.sample_size)
+            reply = replace(reply, sample_size=0, test_sample_size=0)  # by these the node counts: they are under the mask
         if reply.state_id is not None:
             patience_s = max(_FETCH_PATIENCE_S, order.expires_at - time.time())
             readers = (order.researcher_id,)
@@ -339,6 +339,11 @@ def _reply(request: TrainRequest, node_id: str, **content: Any) -> TrainReply:
         result=None,
         **content,
     )
+
+
+def _told(request: TrainRequest, report: RoundReport) -> RoundReport:
+    """Progress, without the number of samples where that is under the mask."""
+    return report if request.secagg is None else replace(report, samples=0, num_samples=0)
 
 
 def _spelled(request: TrainRequest) -> str:

@@ -42,8 +42,8 @@ class StoredLedger:
         """
         values = (record.sid, record.round, record.attempt, record.weight, record.self_seed, record.accepted)
         with self._store.transaction(sync=True) as connection:
-            row = "INSERT OR REPLACE INTO secagg_rounds VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-            connection.execute(row, (*values, record.has_revealed, record.is_closed))
+            row = "INSERT OR REPLACE INTO secagg_rounds VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            connection.execute(row, (*values, record.has_revealed, record.is_closed, record.bound))
 
     def keep_values(self, sid: bytes, round_: int, values: Mapping[Purpose, Quantised]) -> None:
         """Keep the quantised update of a round, in the place of any other; each file is there whole or not at all.

@@ -122,6 +122,15 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             delta REAL NOT NULL
         )""",
     ),
+    (
+        """CREATE TABLE secagg_sessions (
+            sid BLOB PRIMARY KEY,
+            job_id TEXT NOT NULL,
+            content BLOB NOT NULL,
+            created_at REAL NOT NULL
+        )""",
+        "ALTER TABLE secagg_rounds ADD COLUMN bound BLOB NOT NULL DEFAULT x''",
+    ),
 )
 
 
@@ -141,6 +150,8 @@ class NodeStore:
         self._depth = 0
         with self._translated():
             self._connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+        with contextlib.suppress(OSError):  # it holds keys; the log beside it is made with the same mode
+            path.chmod(0o600)
         try:
             self._prepare()
         except BaseException:

@@ -29,6 +29,7 @@ from fedbiomed.researcher.monitor import Monitor
 from fedbiomed.researcher.requests import Requests
 from fedbiomed.researcher.round_updates import reports, sample
 from fedbiomed.researcher.secagg.secure_aggregation import SecureAggregation
+from fedbiomed.researcher.secagg.secure_round import Parts, updates_of
 from fedbiomed.researcher.server_checkpoints import KeepsAggregatedModels
 from fedbiomed.researcher.strategies.strategy import Strategy
 from fedbiomed.researcher.tensorboard import EventFiles
@@ -60,7 +61,7 @@ class Experiment(KeepsAggregatedModels, ExperimentMerge):
         save_breakpoints: leave a breakpoint after each round.
         tensorboard: write the reported values for TensorBoard, into `environ["TENSORBOARD_RESULTS_DIR"]`; those of earlier experiments go.
         experimentation_folder: name of the folder for the experiment's files; None for `Experiment_<number>`.
-        secagg: a bool or a `SecureAggregation`; in this version it can only be off.
+        secagg: whether, and how, the researcher sees only the sum of the nodes' updates: a bool or a `SecureAggregation`.
         requests: the connection to the network; None: made, when first needed, with the settings of the working directory.
         show_progress: show the nodes' work on stderr (as a live table in a terminal or a notebook).
         trainer: what follows when a round has finished: an object or a class; None for the plain one.
@@ -68,7 +69,7 @@ class Experiment(KeepsAggregatedModels, ExperimentMerge):
     Raises:
         FedbiomedExperimentError: an argument is wrong, or no node offers such datasets.
         FedbiomedUserInputError: a training argument is wrong.
-        FedbiomedSecureAggregationError: secure aggregation is switched on.
+        FedbiomedSecureAggregationError: `secagg` is neither a bool nor a `SecureAggregation`.
         FedbiomedTrainingPlanError: the plan does not import or its model cannot be built.
         FedbiomedMessagingError, FedbiomedRepositoryError: the network cannot be reached.
     """
@@ -198,18 +199,28 @@ class Experiment(KeepsAggregatedModels, ExperimentMerge):
             undone.enter_context(server_optimizer.undone_on_failure(self._agg_optimizer))
             job.nodes = sample(strategy, round_, nodes)
             aux = server_optimizer.AuxTotal(self._agg_optimizer)
-            updates = trainer.updates(round_, job.nodes, strategy, self._aggregator, aux)
+            updates = undone.enter_context(updates_of(self._secagg, round_, job, self._parts(strategy, aux)))
             progress.begin_round(round_, self._round_limit, job.nodes)
             small, large = self._aggregator_args(job)
             args = trainer.args_for_nodes(job, strategy.configure(round_, small), large)
             aux_var = server_optimizer.aux_to_send(self._agg_optimizer)
-            job.start_nodes_training_round(
-                round_, *args, optim_aux_var=aux_var, on_reply=updates.add, on_progress=progress.hear, stop=self._stop
-            )
-            points = reports(round_, job)
+            hearing = {"on_reply": updates.add, "on_progress": progress.hear, "stop": self._stop}
+            ask: Any = partial(job.start_nodes_training_round, round_, *args, updates.order, True, aux_var)
+            updates.collect(job, partial(ask, **hearing))
+            points = reports(round_, job, updates)
             progress.end_round(last_losses(points), updates.failures(job))
             step, keep = partial(self._stepped, job, aux=aux), partial(self._take_over, round_, job, points=points)
             trainer.round_finished(CollectedRound(round=round_, job=job, updates=updates, step=step, keep=keep))
+
+    def _parts(self, strategy: Strategy, aux: server_optimizer.AuxTotal) -> Parts:
+        return Parts(
+            strategy=strategy,
+            aggregator=self._aggregator,
+            trainer=self._trainer,
+            agg_optimizer=self._agg_optimizer,
+            aux=aux,
+            data=self._fds,
+        )
 
     def _aggregator_args(self, job: Job) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
         """What the nodes' half of the algorithm needs: small arguments, and large ones."""
@@ -242,11 +253,13 @@ class Experiment(KeepsAggregatedModels, ExperimentMerge):
         with self._shown_progress() as progress:
             progress.begin_round(round_ - 1, self._round_limit, job.nodes, what="validation after round")
             small, _ = self._trainer.args_for_nodes(job, *self._aggregator_args(job))  # large ones are for training
-            job.start_nodes_training_round(round_, small, {}, do_training=False, on_progress=progress.hear, stop=self._stop)
+            secagg = self._secagg.validation_arguments()
+            job.start_nodes_training_round(round_, small, {}, secagg, do_training=False, on_progress=progress.hear, stop=self._stop)
             points = reports(round_, job)
             self._keep_reports(round_, points)
             progress.end_round({}, job.failures.get(round_, {}))
-            sizes = {reply["node_id"]: reply["test_sample_size"] for reply in job.training_replies[round_]}
+            # with secure aggregation sizes are hidden: all nodes count alike
+            sizes = {reply["node_id"]: 1 if secagg else reply["test_sample_size"] for reply in job.training_replies[round_]}
             self._trainer.test_finished(CollectedTest(points=points, sizes=sizes))
         self._keep_measured(round_, self._rows())
 

@@ -32,9 +32,11 @@ class ExperimentMerge(ExperimentTrainer):
         Raises:
             FedbiomedStrategyError: too few nodes hold a model or answered: which, why. The experiment stays as it was.
             FedbiomedAggregatorError: the models do not fit together.
+            FedbiomedSecureAggregationError: secure aggregation is on.
             ExperimentStopped: `stop` ended it.
         """
         job, own, nodes = self._ready()
+        refuse_active(self._secagg, "merge_models")
         strategy = checks.merge_strategy(strategy, own)
         round_ = self._round_current
         with self._shown_progress() as progress, job.undone_on_failure(round_), self._trainer.failures_noted():
@@ -63,5 +65,4 @@ class ExperimentMerge(ExperimentTrainer):
                 f"{ErrorNumbers.FB411.value}: missing {', '.join(self._missing())}; "
                 "set_training_data(), set_strategy(), set_training_plan_class() and set_job() define them"
             )
-        refuse_active(self._secagg)
         return self._job, self._strategy, self._fds.node_ids()

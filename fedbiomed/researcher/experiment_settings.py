@@ -312,12 +312,15 @@ class ExperimentSettings:
         return tensorboard
 
     def set_secagg(self, secagg: bool | SecureAggregation) -> SecureAggregation:
-        """Set whether, and how, updates are summed unseen; in this version it can only be off.
+        """Set whether, and how, the researcher sees only the sum of the nodes' updates, from the next round on.
 
         Raises:
-            FedbiomedSecureAggregationError: neither a bool nor such an object; or it is active.
+            FedbiomedSecureAggregationError: neither a bool nor such an object.
         """
-        self._secagg = secure_aggregation(secagg)
+        made = secure_aggregation(secagg)
+        if made is not self._secagg:
+            self._secagg.forget_session()
+        self._secagg = made
         return self._secagg
 
     def set_use_secagg(self, use_secagg: bool, timeout: float = 0) -> bool:

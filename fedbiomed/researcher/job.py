@@ -13,6 +13,7 @@ from fedbiomed.common.constants import ErrorNumbers
 from fedbiomed.common.exceptions import FedbiomedJobError, FedbiomedValueError
 from fedbiomed.common.messages.training import TrainProgress, TrainRequest
 from fedbiomed.common.params import Params
+from fedbiomed.common.secagg.wire import secagg_of
 from fedbiomed.common.training_args import TrainingArgs
 from fedbiomed.common.training_plans.base_plan import BaseTrainingPlan
 from fedbiomed.researcher import aux_vars, job_state, plan_verdicts, prepared_plan
@@ -24,7 +25,6 @@ from fedbiomed.researcher.node_state_agent import NodeStateAgent
 from fedbiomed.researcher.requests import Requests
 from fedbiomed.researcher.responses import Responses, read_result
 from fedbiomed.researcher.round_receipt import RoundReceipt
-from fedbiomed.researcher.secagg.context import refuse_use
 from fedbiomed.researcher.stop_switch import StopSwitch
 
 __all__ = ["Job", "localJob"]
@@ -108,6 +108,11 @@ class Job:
         self.validate_minimal_arguments(self._repository_args(), _MINIMAL)
 
     @property
+    def params_path(self) -> str:
+        """File of the parameters that the next round sends."""
+        return self._params_path
+
+    @property
     def training_args(self) -> dict[str, Any]:
         """The training arguments with all defaults, a copy; may be set to a `TrainingArgs` or a dict."""
         return self._training_args.dict()
@@ -152,7 +157,8 @@ class Job:
             round_: counted from 0.
             aggregator_args_thr_msg: `{node_id: {...}}`, small arguments that travel in the order itself.
             aggregator_args_thr_files: the same for large ones, which travel by files.
-            secagg_arguments: None.
+            secagg_arguments: of secure aggregation, see `SecaggOrder.as_dict`; None, or all of them None, for none. `on_reply` then finds
+                a masked update in the file `params_path`, and no parameters.
             do_training: False: only validate the parameters.
             optim_aux_var: `{module: {...}}` of the server's optimizer.
             on_reply: called with each good reply in the order of `nodes`, its parameters being in memory for the time of the call.
@@ -165,24 +171,28 @@ class Job:
         Raises:
             FedbiomedJobError: there is no node to ask.
             ExperimentStopped: `stop` was asked to.
-            FedbiomedSecureAggregationError: secure aggregation is asked for.
+            FedbiomedSecureAggregationError: `secagg_arguments` are malformed.
             FedbiomedRepositoryError: the arguments cannot be uploaded.
             FedbiomedMessageError: an order is too large, or holds what cannot travel.
         """
-        _refuse_secagg(secagg_arguments)
+        secagg = secagg_of(secagg_arguments)
         self._files.drop_before(self._params_url)
         self.node_params.tidy()
         args = self.upload_aggregator_args(aggregator_args_thr_msg, aggregator_args_thr_files)
-        orders = self._orders(round_, args, do_training, optim_aux_var)
-        receipt = RoundReceipt(self.nodes, self._files, training=do_training, on_reply=on_reply)
+        orders = self._orders(round_, args, do_training, optim_aux_var, secagg)
+        receipt = RoundReceipt(self.nodes, self._files, training=do_training, masked=secagg is not None, on_reply=on_reply)
         self.failures[round_] = receipt.failures
         with self.requests.exchange(orders, on_progress) as exchange, (stop or StopSwitch()).wakes(exchange):
             for node_id, answer in exchange.answers():
                 receipt.take(node_id, answer, exchange)
-        self.training_replies[round_] = Responses(receipt.replies)
-        self.reported_metrics[round_] = receipt.metrics
-        self._states.update_node_states(self.nodes, receipt.replies)
-        self.nodes = [reply["node_id"] for reply in receipt.replies]
+        return self.take_replies(round_, receipt.replies, receipt.metrics)
+
+    def take_replies(self, round_: int, replies: list[dict[str, Any]], metrics: dict[str, tuple[dict[str, Any], ...]]) -> list[str]:
+        """Take over what the nodes of a round replied and measured; returns who they are."""
+        self.training_replies[round_] = Responses(replies)
+        self.reported_metrics[round_] = metrics
+        self._states.update_node_states(self.nodes, replies)
+        self.nodes = [reply["node_id"] for reply in replies]
         return list(self.nodes)
 
     def update_parameters(self, params: Params | None = None, filename: str | None = None) -> tuple[str, str]:
@@ -262,8 +272,8 @@ class Job:
         except BaseException:
             self.nodes = nodes
             self._states.load_state_breakpoint(states)
-            _put_back(self.training_replies, round_, replies)
-            _put_back(self.reported_metrics, round_, metrics)
+            job_state.put_back(self.training_replies, round_, replies)
+            job_state.put_back(self.reported_metrics, round_, metrics)
             self._params_path, self._params_url = params
             self.node_params.put_back(own)
             former = read_result(Path(self._params_path))["model_weights"]
@@ -338,7 +348,12 @@ class Job:
         }
 
     def _orders(
-        self, round_: int, args: ArgsByNode, training: bool, optim_aux_var: Mapping[str, Mapping[str, Any]] | None
+        self,
+        round_: int,
+        args: ArgsByNode,
+        training: bool,
+        optim_aux_var: Mapping[str, Mapping[str, Any]] | None,
+        secagg: dict[str, Any] | None,
     ) -> list[TrainRequest]:
         datasets, states = self._data.data(), self._states.get_last_node_states()
         if not self.nodes or not set(self.nodes) <= datasets.keys():
@@ -348,6 +363,7 @@ class Job:
             )
         shared, own = self.upload_agg_optimizer_aux_var(optim_aux_var or {})
         self._attempts[round_] = self._attempts.get(round_, -1) + 1
+        same: dict[str, Any] = {"round": round_, "attempt": self._attempts[round_], "training": training, "secagg": secagg}
         orders = []
         for node_id in self.nodes:
             small, large = self._files.split_arguments(args.get(node_id, {}))
@@ -355,9 +371,7 @@ class Job:
                 **self.requests.stamp(self.requests.connection.config.round_timeout_s),
                 node_id=node_id,
                 job_id=self.id,
-                round=round_,
-                attempt=self._attempts[round_],
-                training=training,
+                **same,
                 plan=self._files.ref(self._plan_url),
                 plan_class=self.training_plan_name,
                 params=self._files.ref(self.node_params.url(node_id) or self._params_url),
@@ -368,7 +382,6 @@ class Job:
                 aggregator_args=small,
                 aggregator_files=large,
                 aux_files=tuple(self._files.ref(url) for url in (shared, own.get(node_id)) if url is not None),
-                secagg=None,
             )
             orders.append(order)
         self.last_msg = {"command": "train", **asdict(orders[-1])}
@@ -380,18 +393,6 @@ def _full(training_args: TrainingArgs | Mapping[str, Any] | None) -> TrainingArg
     return TrainingArgs(values, only_required=False)
 
 
-def _put_back(by_round: dict[int, Any], round_: int, value: Any) -> None:
-    if value is None:
-        by_round.pop(round_, None)
-    else:
-        by_round[round_] = value
-
-
 def _is_url(value: object) -> bool:
     parts = urlsplit(value) if isinstance(value, str) else None
     return parts is not None and parts.scheme in ("http", "https") and bool(parts.hostname)
-
-
-def _refuse_secagg(secagg_arguments: Mapping[str, Any] | None) -> None:
-    if any(value is not None for value in (secagg_arguments or {}).values()):
-        refuse_use()

@@ -33,6 +33,14 @@ def loaded_replies(saved: Sequence[Sequence[Mapping[str, Any]]]) -> dict[int, Re
     return {round_: Responses([TrainingReply(reply) for reply in replies]) for round_, replies in enumerate(saved) if replies}
 
 
+def put_back(by_round: dict[int, Any], round_: int, value: Any) -> None:
+    """Let a round have a former value again; None for no value."""
+    if value is None:
+        by_round.pop(round_, None)
+    else:
+        by_round[round_] = value
+
+
 def _saved(reply: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     kept = {key: reply[key] for key in reply if key not in FILE_KEYS}
     if kept.get("params_path"):

@@ -27,12 +27,15 @@ class RoundReceipt:
         nodes: who was asked; the order in which replies are handed on.
         files: where results go.
         training: whether results are expected, or only measurements.
+        masked: whether a result is a masked update: it is not read here, and the reply keeps no file.
         on_reply: called with each good reply, its parameters in memory for the time of the call.
     """
 
-    def __init__(self, nodes: Sequence[str], files: JobFiles, *, training: bool, on_reply: OnReply | None = None) -> None:
+    def __init__(
+        self, nodes: Sequence[str], files: JobFiles, *, training: bool, masked: bool = False, on_reply: OnReply | None = None
+    ) -> None:
         self._waiting = list(nodes)
-        self._files, self._training, self._on_reply = files, training, on_reply
+        self._files, self._training, self._masked, self._on_reply = files, training, masked, on_reply
         self._fetched: dict[str, tuple[TrainReply, Path | None]] = {}
         self.replies: list[dict[str, Any]] = []
         self.failures: dict[str, str] = {}
@@ -72,12 +75,12 @@ class RoundReceipt:
                 **{key: getattr(reply, key) for key in ("success", "msg", "dataset_id", "node_id", "state_id", "sample_size")},
                 "test_sample_size": reply.test_sample_size,
                 "timing": dict(reply.timing),
-                "params_path": None if path is None else str(path),
+                "params_path": None if path is None or self._masked else str(path),
                 **({} if reply.privacy is None else {"privacy": reply.privacy}),
             }
         )
         try:
-            if path is not None:
+            if path is not None and not self._masked:
                 _check_origin(kept.load(), reply)
         except FedbiomedResponsesError as error:
             self._leave_out(reply.node_id, str(error))
@@ -85,7 +88,7 @@ class RoundReceipt:
         self.metrics[reply.node_id] = reply.metrics
         self.replies.append(kept)
         if self._on_reply is not None:
-            self._on_reply(kept)
+            self._on_reply({**kept, "params_path": str(path)} if self._masked else kept)
         kept.release()
 
     def _leave_out(self, node_id: str, reason: str) -> None:

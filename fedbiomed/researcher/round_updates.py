@@ -2,7 +2,7 @@
 
 import inspect
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from fedbiomed.common.constants import ErrorNumbers
@@ -42,6 +42,28 @@ class RoundUpdates:
         self._is_closed = False
         self._refused: dict[str, str] = {}
         aggregator.begin(round_)
+
+    @property
+    def order(self) -> dict[str, Any] | None:
+        """What the orders of the round tell of secure aggregation; None without it."""
+        return None
+
+    def points(self, datasets: Mapping[str, str]) -> list[Point]:
+        """What belongs into the history beside the nodes' reports; here nothing.
+
+        Args:
+            datasets: ids of the datasets, by node.
+        """
+        return []
+
+    def collect(self, job: Job, ask: Callable[[], object]) -> None:
+        """Let the replies of the round come.
+
+        Args:
+            job: asks.
+            ask: sends the orders and waits.
+        """
+        ask()
 
     @property
     def good(self) -> list[str]:
@@ -128,13 +150,15 @@ class RoundUpdates:
         return {node_id: reported.get(node_id, ()) for node_id in nodes}
 
 
-def reports(round_: int, job: Job) -> list[Point]:
+def reports(round_: int, job: Job, updates: RoundUpdates | None = None) -> list[Point]:
     """What the nodes of a round reported; what did not go well without ending their round is told in the log."""
     replies = job.training_replies[round_]
     for reply in replies:
         if reply["msg"]:
             logger.warning("round %d: %s says: %s", round_, reply["node_id"], reply["msg"])
-    return points_of(round_, {reply["node_id"]: reply["dataset_id"] for reply in replies}, job.reported_metrics.get(round_, {}))
+    datasets = {reply["node_id"]: reply["dataset_id"] for reply in replies}
+    points = points_of(round_, datasets, job.reported_metrics.get(round_, {}))
+    return points if updates is None else points + updates.points(datasets)
 
 
 def sample(strategy: Strategy, round_: int, known: Sequence[str]) -> list[str]:

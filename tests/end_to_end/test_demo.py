@@ -32,6 +32,20 @@ def test_the_demo_shows_that_federated_learning_works(tmp_path):
     assert "hospital-a alone" in answer.stdout
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_secure_aggregation_costs_no_accuracy(tmp_path):
+    found = []
+    for options in ((), ("--secagg",)):
+        out = tmp_path / f"out{len(found)}"
+        answer = command("demo", "--rounds", "4", "--out", str(out), *options, timeout=90)
+        assert answer.returncode == 0, answer.stderr
+        found.append(json.loads((out / "results.json").read_text(encoding="utf-8")))
+    assert [results["secagg"] for results in found] == [False, True]
+    for name, model in found[0]["models"].items():
+        assert abs(found[1]["models"][name]["federated"]["accuracy"] - model["federated"]["accuracy"]) <= 0.001
+
+
 def test_ctrl_c_ends_all_that_was_started(tmp_path):
     out = tmp_path / "out"
     process = subprocess.Popen(
@@ -56,6 +70,7 @@ def test_ctrl_c_ends_all_that_was_started(tmp_path):
     [
         (["--nodes", "1"], "--nodes must be between"),
         (["--rounds", "1"], "--rounds must be"),
+        (["--secagg", "--nodes", "2"], "--secagg needs"),
         (["--out", "full"], "not an empty folder"),
         (["--out", "file/out"], "cannot make"),
     ],

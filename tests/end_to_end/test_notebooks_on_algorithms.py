@@ -92,3 +92,15 @@ def test_personalised_models(hospitals: Hospitals, tmp_path: Path) -> None:
     assert min(private, personal) > 0.02
     assert "['body.0.bias', 'body.0.weight']" in done.text
     assert (done.tables, done.pictures) == (1, 1)
+
+
+def test_secure_aggregation(hospitals: Hospitals, tmp_path: Path) -> None:
+    done = hospitals.run("secure-aggregation", tmp_path)
+    assert "before the first round: True (None, None)" in done.text
+    assert done.text.count("650 numbers") == 3
+    assert done.text.count("hidden") == 3
+    assert "below a millionth: True" in done.text
+    assert "sites needed to open a sum: 2 of 3" in done.text
+    assert "Median needs the update of each single node" in done.text
+    assert "rounds, openly: 1" in done.text
+    assert done.pictures == 1

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from fedbiomed.researcher.experiment import Experiment
+from fedbiomed.researcher.secagg import SecureAggregation
 from tests.support.brokers import running_mosquitto
 from tests.support.federation import TAGS, running
 from tests.support.node_records import node_records
@@ -57,6 +58,16 @@ def test_nodes_count_by_their_samples(federation):
     assert sorted(sizes.values()) == [30, 40, 50]
     expected = sum(reply["sample_size"] / 120 * reply["params"]["0.weight"].double() for reply in replies)
     np.testing.assert_allclose(experiment.aggregated_params()[0]["params"]["0.weight"], expected, rtol=1e-6)
+
+
+def test_a_secure_sum_over_a_real_broker_is_the_plain_mean(federation):
+    plain = Experiment(tags=TAGS, requests=federation.requests, **SKLEARN)
+    secure = Experiment(tags=TAGS, requests=federation.requests, secagg=SecureAggregation(clipping_range=64), **SKLEARN)
+    plain.run_once()
+    secure.run_once()
+    for name, value in weights(plain, 0).items():
+        np.testing.assert_allclose(weights(secure, 0)[name], value, rtol=1e-9, atol=64 / 2**31)
+    assert [reply["sample_size"] for reply in secure.training_replies()[0]] == [0, 0, 0]
 
 
 def test_history_tells_each_node_and_metric(federation):

@@ -16,6 +16,7 @@ from fedbiomed.common.messages import codec
 from fedbiomed.common.messages.discovery import DatasetsReply, PingRequest, SearchRequest
 from fedbiomed.common.messages.message import Message, field_types
 from fedbiomed.common.messages.monitoring import LogLine
+from fedbiomed.common.messages.secagg import SecaggTerms
 from fedbiomed.common.messages.training import TrainProgress, TrainReply, TrainRequest
 
 REF = FileRef(key="0" * 32, sha256="1" * 64, size=3)
@@ -40,19 +41,23 @@ TRAIN: dict[str, Any] = {
     "secagg": None,
 }
 
+TERMS = SecaggTerms(
+    session="AA==", job="job_1", members=["a", "b"], threshold=2, max_weight=9, bits=32, scheme="lom", distrusts_researcher=False
+)
+
 
 def example(kind: Any) -> Any:
     """A value of a field's type."""
     text = str(kind)
-    if kind is FileRef:
-        return REF
+    for exact, value in ((FileRef, REF), (SecaggTerms, TERMS)):
+        if kind is exact:
+            return value
     if kind == tuple[LogLine, ...]:
         return (LogLine(at=0.5, logger="a", level="INFO", msg="b"),)
-    for spelled, value in (("tuple[str", ("a",)), ("tuple[fed", (REF,)), ("tuple[dict", ({"a": 1},)), ("dict[str, fed", {"a": REF})):
+    maps = (("dict[str, dict[str, str", {"a": {"b": "c"}}), ("dict[str, str", {"a": "b"}), ("dict[str, float", {"a": 1.5}))
+    for spelled, value in (*maps, ("tuple[str", ("a",)), ("tuple[fed", (REF,)), ("tuple[dict", ({"a": 1},)), ("dict[str, fed", {"a": REF})):
         if text.startswith(spelled):
             return value
-    if text.startswith("dict[str, float"):
-        return {"a": 1.5}
     if text.startswith("dict"):
         return {"a": [1, "b", None, {"c": True}]}
     return {str: "x1", int: 3, float: 0.5, bool: True}.get(kind)

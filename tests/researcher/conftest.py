@@ -11,6 +11,7 @@ from fedbiomed.researcher.experiment import Experiment
 from fedbiomed.researcher.requests import Requests
 from tests.conftest import Addresses
 from tests.support.memory_federation import TAGS, MemoryFederation, memory_federation
+from tests.support.moody import ARGS, MoodyPlan
 from tests.support.researchers import MemoryStage, NetworkStage, Stage
 
 
@@ -56,6 +57,24 @@ def made(request: pytest.FixtureRequest, requests: Requests) -> Callable[..., Ex
 
     def make(**changes: Any) -> Experiment:
         return Experiment(**{"tags": TAGS, "requests": requests, "show_progress": False, **request.module.EXPERIMENT, **changes})
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def one_researcher(federation: MemoryFederation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Requests]:
+    """One researcher for all tests of a file: with secure aggregation nodes pin its key."""
+    with federation.researcher(tmp_path_factory.mktemp("researcher"), idle_timeout_s=20.0, offline_grace_s=0.2) as made:
+        yield made
+
+
+@pytest.fixture
+def secured(one_researcher: Requests) -> Callable[..., Experiment]:
+    """Makes an experiment with secure aggregation; other arguments may be given."""
+
+    def make(**changes: Any) -> Experiment:
+        what = {"training_plan_class": MoodyPlan, "training_args": dict(ARGS), "round_limit": 3, "secagg": True}
+        return Experiment(**{"tags": TAGS, "requests": one_researcher, "show_progress": False, **what, **changes})
 
     return make
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from fedbiomed.common.exceptions import FedbiomedSecureAggregationError
+from fedbiomed.common.exceptions import FedbiomedSecaggError
 from fedbiomed.researcher.aggregators import FedAverage
 from fedbiomed.researcher.experiment import Experiment
 from fedbiomed.researcher.requests import Requests
@@ -203,10 +203,10 @@ def test_another_folder_and_a_new_job_can_still_be_saved(made, requests):
     assert resumed.run_once() == 1
 
 
-def test_secure_aggregation_switched_on_behind_its_back_stops_a_run(made):
+def test_secure_aggregation_switched_on_later_counts_for_the_next_run(made):
     experiment = made(nodes=["node_0"], secagg=SecureAggregation(active=False))
     experiment.secagg.activate(True)
-    with pytest.raises(FedbiomedSecureAggregationError, match="this version does not have secure aggregation"):
+    with pytest.raises(FedbiomedSecaggError, match="needs three nodes or more"):
         experiment.run(rounds=1)
     assert experiment.round_current() == 0
     experiment.secagg.activate(False)

@@ -236,9 +236,9 @@ def test_what_cannot_travel_is_an_error(stage: MemoryStage) -> None:
         make_job(stage).start_nodes_training_round(0, {a.node_id: {"correction": "x" * 70_000}}, {})
 
 
-def test_secure_aggregation_is_refused_not_ignored(stage: MemoryStage) -> None:
+def test_arguments_of_secure_aggregation_are_checked_not_ignored(stage: MemoryStage) -> None:
     stage.node("a")
     job = make_job(stage)
-    with pytest.raises(FedbiomedSecureAggregationError, match="this version does not have secure aggregation"):
+    with pytest.raises(FedbiomedSecureAggregationError, match="sid, attempt, clip, layout"):
         job.start_nodes_training_round(0, {}, {}, {"secagg_servkey_id": "secagg_1"})
     assert job.start_nodes_training_round(0, {}, {}, {"secagg_servkey_id": None}) == job.nodes

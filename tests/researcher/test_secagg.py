@@ -1,4 +1,4 @@
-"""Settings and contexts of secure aggregation, and that nothing runs as if it were there."""
+"""Settings and contexts of secure aggregation; its rounds are in `test_secagg_rounds.py`."""
 
 import pytest
 
@@ -7,7 +7,6 @@ from fedbiomed.researcher.experiment import Experiment
 from fedbiomed.researcher.secagg import SecaggBiprimeContext, SecaggContext, SecaggServkeyContext, SecureAggregation
 
 PARTIES = ["researcher_1", "node_1", "node_2"]
-NOT_HERE = "this version does not have secure aggregation"
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +41,11 @@ def test_defaults():
         {"clipping_range": 1.0},
         {"clipping_range": 0},
         {"clipping_range": "3"},
+        {"scheme": "other"},
+        {"scheme": "joye_libert"},
+        {"allow_two_nodes": 1},
+        {"minimum_nodes": 1},
+        {"signed_survivors": None},
     ],
 )
 def test_wrong_settings_are_refused(arguments):
@@ -65,8 +69,15 @@ def test_contexts_describe_what_is_to_be_agreed():
     assert servkey.secagg_id != biprime.secagg_id
     servkey.parties.append("node_3")
     assert servkey.parties == PARTIES
-    with pytest.raises(FedbiomedSecureAggregationError, match=NOT_HERE):
-        servkey.setup()
+
+
+def test_a_context_comes_back_from_a_breakpoint_as_it_was():
+    servkey = SecaggServkeyContext(PARTIES, "job_1", {"threshold": 2})
+    again = SecaggServkeyContext.load_state_breakpoint(servkey.save_state_breakpoint())
+    assert (again.parties, again.job_id, again.secagg_id) == (PARTIES, "job_1", servkey.secagg_id)
+    assert (again.status, again.context) == (True, {"threshold": 2})
+    with pytest.raises(FedbiomedSecaggError, match="breakpoint"):
+        SecaggBiprimeContext.load_state_breakpoint({"arguments": {}})
 
 
 @pytest.mark.parametrize("parties", [[], PARTIES[:2], [*PARTIES, "node_1"], "abc", [1, 2, 3], None])
@@ -86,24 +97,20 @@ def test_a_server_key_belongs_to_a_job(job_id):
         SecaggServkeyContext(PARTIES, job_id)
 
 
-def test_nothing_pretends():
+def test_a_sum_opens_in_its_round_only():
     secagg = SecureAggregation()
-    for use in (lambda: secagg.setup(PARTIES, "job_1"), lambda: secagg.aggregate(0, 10, {"node_1": [1]}, {})):
-        with pytest.raises(FedbiomedSecureAggregationError, match=NOT_HERE):
-            use()
+    with pytest.raises(FedbiomedSecureAggregationError, match="opens only with the nodes"):
+        secagg.aggregate(0, 10, {"node_1": [1]}, {})
     assert secagg.parties is None
 
 
 @pytest.mark.parametrize("given", [True, SecureAggregation()])
-def test_an_experiment_refuses_it_at_once(given):
-    with pytest.raises(FedbiomedSecureAggregationError, match=NOT_HERE):
-        Experiment(secagg=given)
-    experiment = Experiment()
-    before = experiment.secagg
-    with pytest.raises(FedbiomedSecureAggregationError, match=NOT_HERE):
-        experiment.set_secagg(given)
-    assert experiment.secagg is before
-    assert experiment.use_secagg() is False
+def test_an_experiment_takes_it_in_one_line(given):
+    experiment = Experiment(secagg=given)
+    assert experiment.use_secagg() is True
+    assert experiment.secagg_context() == (None, None)
+    assert experiment.secagg.validation_arguments() is None
+    assert Experiment().set_secagg(given).active is True
 
 
 def test_switched_off_it_is_taken_everywhere():
@@ -115,15 +122,18 @@ def test_switched_off_it_is_taken_everywhere():
     assert experiment.set_use_secagg(use_secagg=False) is False
     assert experiment.set_use_secagg(False, timeout=5) is False
     assert experiment.secagg_context() == (None, None)
-    with pytest.raises(FedbiomedSecureAggregationError, match=NOT_HERE):
-        experiment.set_use_secagg(use_secagg=True)
+    assert experiment.set_use_secagg(use_secagg=True) is True
 
 
 def test_a_breakpoint_keeps_the_settings():
     secagg = SecureAggregation(active=False, timeout=3, clipping_range=2)
     saved = secagg.save_state_breakpoint()
     assert saved["arguments"] == {"active": False, "timeout": 3, "clipping_range": 2}
+    assert saved["options"]["scheme"] == "lom"
     assert saved["attributes"] == {"_biprime": None, "_servkey": None, "_job_id": None, "_parties": None}
     assert repr(SecureAggregation.load_state_breakpoint(saved)) == repr(secagg)
     with pytest.raises(FedbiomedSecureAggregationError, match="breakpoint"):
         SecureAggregation.load_state_breakpoint({"arguments": {"active": False}})
+    for options in ({"other": 1}, {"clip": 0}, {"clip": "3"}):
+        with pytest.raises(FedbiomedSecureAggregationError, match="breakpoint"):
+            SecureAggregation.load_state_breakpoint({**saved, "options": options})

@@ -121,8 +121,6 @@ SETTERS: list[tuple[str, Any, str]] = [
     ("set_save_breakpoints", 1, "True or False"),
     ("set_save_breakpoints", None, "True or False"),
     ("set_tensorboard", 1, "True or False"),
-    ("set_secagg", True, "set_secagg(False)"),
-    ("set_secagg", SecureAggregation(), "set_secagg(False)"),
     ("set_secagg", "on", "True, False or a SecureAggregation"),
     ("set_use_secagg", 1, "True or False"),
     ("set_experimentation_folder", 1, "the name of a folder, or None"),
@@ -167,7 +165,7 @@ CONSTRUCTOR: list[tuple[dict[str, Any], str]] = [
     ({"training_args": {"epochs": "1"}}, "epochs"),
     ({"save_breakpoints": "no"}, "save_breakpoints"),
     ({"experimentation_folder": 3}, "experimentation_folder"),
-    ({"secagg": True}, "set_secagg(False)"),
+    ({"secagg": "on"}, "True, False or a SecureAggregation"),
     ({"show_progress": 1}, "show_progress"),
 ]
 

@@ -294,3 +294,24 @@ def test_masks_never_repeat() -> None:
         own = self_stream(b"k" * 32, place, purpose, is_added=True).key_of(chunk)
         firsts |= {keystream(key, 4).tobytes() for key in (pair, own)}
     assert len(firsts) == 2 * 18 * 5 * 3 * 4
+
+
+def test_nodes_that_were_told_different_things_do_not_open_a_sum() -> None:
+    parties = LomParties(terms(3))
+    server = parties.server({Purpose.WEIGHTS: 2})
+    for node, told in zip(ids(3), (b"one model", b"one model", b"another"), strict=True):
+        part = {Purpose.WEIGHTS: Part({"w": np.asarray([0.5, -0.5])}, 1.0)}
+        server.take_upload(parties.nodes[node].protect(0, 0, part, 1, told))
+    sums = parties.opened(server, ids(3))
+    with pytest.raises(FedbiomedSecureAggregationError, match="does not open"):
+        mean_of(sums, Layout.of({"w": np.zeros(2)}), 1.0, 32, 300)
+
+
+def test_what_nodes_were_told_goes_into_what_is_revealed_for_the_lost() -> None:
+    parties = LomParties(terms(4))
+    server = parties.server({Purpose.WEIGHTS: 1})
+    for node in ids(4)[:3]:
+        server.take_upload(parties.nodes[node].protect(0, 0, {Purpose.WEIGHTS: Part({"w": np.asarray([0.25])}, 1.0)}, 2, b"model"))
+    weight, mean = mean_of(parties.opened(server, ids(4)[:3]), Layout.of({"w": np.zeros(1)}), 1.0, 32, 400)
+    assert weight == 6
+    assert mean["w"] == pytest.approx(0.25, abs=1e-9)

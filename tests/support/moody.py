@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from fedbiomed.common.data.data_manager import DataManager
+from fedbiomed.common.secagg.update import COUNTER_RANGE
 from fedbiomed.common.training_plans.torch_plan import TorchTrainingPlan
 
 NODES = ["node_0", "node_1", "node_2"]
@@ -63,3 +64,13 @@ def state(experiment):
         "params": {name: value.numpy().tobytes() for name, value in experiment.training_plan().get_model_params().items()},
         "job": (job.id, list(job.nodes)),
     }
+
+
+def assert_close(secure, plain, clip=16, round_=0):
+    """Equal within C / 2**(bits - 1), and what the dtype of the model itself rounds."""
+    found = weights(secure, round_)
+    assert found.keys() == plain.keys()
+    for name, value in plain.items():
+        assert found[name].dtype == value.dtype
+        limit = (COUNTER_RANGE if "num_batches" in name else clip) / 2**31 + np.spacing(np.abs(value).max())
+        np.testing.assert_allclose(found[name], value, rtol=0, atol=limit)

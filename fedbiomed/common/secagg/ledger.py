@@ -21,6 +21,7 @@ class RoundRecord:
         accepted: digest of the survivor set that the node accepted for that attempt.
         has_revealed: whether it has answered with what opens the sum; no attempt follows.
         is_closed: whether all secrets of the round are deleted.
+        bound: what the node was told to do, as a digest; see `LomNode.protect`.
     """
 
     sid: bytes
@@ -31,6 +32,7 @@ class RoundRecord:
     accepted: bytes | None = None
     has_revealed: bool = False
     is_closed: bool = False
+    bound: bytes = b""
 
 
 class Ledger(Protocol):

@@ -67,9 +67,9 @@ class Revealed:
     shares: Mapping[str, Shares]
 
 
-def pair_secret(pair_key: bytes, place: Place) -> bytes:
-    """S_uv, the secret of a pair for one attempt."""
-    return derived_key(pair_key, "pair", place.round, place.attempt)
+def pair_secret(pair_key: bytes, place: Place, bound: bytes = b"") -> bytes:
+    """S_uv, the secret of a pair for one attempt; the masks of nodes whose `bound` differs do not cancel."""
+    return derived_key(pair_key, "pair", place.round, place.attempt, bound)
 
 
 def self_stream(self_seed: bytes, place: Place, purpose: Purpose, *, is_added: bool) -> Stream:
@@ -93,7 +93,9 @@ def masks_of(node_id: str, self_seed: bytes, pairs: Mapping[str, bytes], place: 
     return [own, *(pair_stream(secret, place, purpose, is_added=adds(node_id, peer)) for peer, secret in pairs.items())]
 
 
-def sealed_shares(terms: Terms, owner: str, keys: Mapping[str, bytes], place: Place, self_seed: bytes) -> dict[str, bytes]:
+def sealed_shares(  # noqa: PLR0917  all of them say what is shared
+    terms: Terms, owner: str, keys: Mapping[str, bytes], place: Place, self_seed: bytes, bound: bytes = b""
+) -> dict[str, bytes]:
     """The owner's secrets of an attempt, shared among all other members, each share readable by its receiver only.
 
     Args:
@@ -102,13 +104,14 @@ def sealed_shares(terms: Terms, owner: str, keys: Mapping[str, bytes], place: Pl
         keys: K_uv of the owner by the other member.
         place: of the secrets.
         self_seed: b_u.
+        bound: see `pair_secret`.
 
     Returns:
         Sealed shares by receiver.
     """
     count = len(terms.members)
     own = shamir.split(self_seed, terms.threshold, count)
-    pairs = {peer: shamir.split(pair_secret(key, place), terms.threshold, count) for peer, key in keys.items()}
+    pairs = {peer: shamir.split(pair_secret(key, place, bound), terms.threshold, count) for peer, key in keys.items()}
     return {
         receiver: seal(
             derived_key(key, _SHARE, place.round, place.attempt, owner, receiver),

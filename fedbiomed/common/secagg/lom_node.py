@@ -62,13 +62,20 @@ class LomNode:
             raise round_error(f"a session of {session.terms.scheme} was given where one of {Scheme.LOM} is needed")
         self._session, self._identity, self._ledger = session, identity, ledger
 
-    def protect(self, round_: int, attempt: int, parts: Mapping[Purpose, Part], weight: int) -> Upload:
+    @property
+    def needs_signatures(self) -> bool:
+        """Whether a sum is opened only with the signatures of others."""
+        return self._session.terms.distrusts_researcher
+
+    def protect(self, round_: int, attempt: int, parts: Mapping[Purpose, Part], weight: int, bound: bytes = b"") -> Upload:
         """Quantise and mask an update.
 
         Args:
             round_, attempt: both count from 0; an attempt must be higher than the last one of its round.
             parts: what is sent, by purpose.
             weight: number of samples, 1 to the session's highest.
+            bound: digest of what all nodes must have been told alike, the parameters from which they started for instance. The masks of
+                nodes that were told different things do not cancel, so that nobody can let all but one train a model that cannot learn.
 
         Raises:
             FedbiomedSecureAggregationError: the attempt was used, the round was revealed or closed, or weight or values cannot be.
@@ -81,7 +88,7 @@ class LomNode:
         bits = self._session.terms.bits
         values = {purpose: quantise(part.update, Layout.of(part.update), part.clip, bits) for purpose, part in parts.items()}
         self._ledger.keep_values(self._session.sid, round_, values)
-        return self._masked(round_, attempt, values, weight)
+        return self._masked(round_, attempt, values, weight, bound)
 
     def protect_again(self, round_: int, attempt: int) -> Upload:
         """Mask the kept update of a round anew, under fresh seeds, without training.
@@ -93,13 +100,13 @@ class LomNode:
         values = self._ledger.values(self._session.sid, round_)
         if record is None or not values:
             raise round_error(f"no update of round {round_} is kept")
-        return self._masked(round_, attempt, values, record.weight)
+        return self._masked(round_, attempt, values, record.weight, record.bound)
 
-    def _masked(self, round_: int, attempt: int, values: Mapping[Purpose, Quantised], weight: int) -> Upload:
+    def _masked(self, round_: int, attempt: int, values: Mapping[Purpose, Quantised], weight: int, bound: bytes) -> Upload:
         session, place = self._session, Place(self._session.sid, round_, attempt)
         seed = os.urandom(32)
-        self._ledger.save(RoundRecord(sid=session.sid, round=round_, attempt=attempt, weight=weight, self_seed=seed))
-        pairs = {peer: pair_secret(key, place) for peer, key in session.pair_keys.items()}
+        self._ledger.save(RoundRecord(sid=session.sid, round=round_, attempt=attempt, weight=weight, self_seed=seed, bound=bound))
+        pairs = {peer: pair_secret(key, place, bound) for peer, key in session.pair_keys.items()}
         vectors: dict[Purpose, Words] = {}
         for purpose, quantised in values.items():
             vectors[purpose] = weighted(quantised.values, weight)
@@ -110,7 +117,7 @@ class LomNode:
             round=round_,
             attempt=attempt,
             vectors=vectors,
-            shares=sealed_shares(session.terms, session.node_id, session.pair_keys, place, seed),
+            shares=sealed_shares(session.terms, session.node_id, session.pair_keys, place, seed, bound),
             clipped={purpose: quantised.clipped for purpose, quantised in values.items()},
             digest=vectors_digest(vectors),
         )
@@ -143,7 +150,7 @@ class LomNode:
         place = Place(session.sid, record.round, record.attempt)
         shares = self._own_shares(notice, place)
         gone = [peer for peer in session.terms.members if peer not in notice.survivors.nodes]
-        pairs = {peer: pair_secret(session.pair_keys[peer], place) for peer in gone}
+        pairs = {peer: pair_secret(session.pair_keys[peer], place, record.bound) for peer in gone}
         content = packed(Revealed(record.self_seed or b"", pairs, shares))
         self._ledger.save(replace(record, accepted=notice.digest, has_revealed=True))
         sealed = seal_to(session.reveal_key, content, REVEAL, notice.digest, session.node_id)

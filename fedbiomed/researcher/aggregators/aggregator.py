@@ -19,7 +19,13 @@ class Aggregator(ABC):
 
     Args:
         aggregator_name: under which it is known to the nodes' plans; the name of the class by default.
+
+    Attributes:
+        takes_sums: whether the mean of all nodes does in the place of their updates, as secure aggregation gives it: `add` is then called
+            once, with that mean and the weight of all, and `hear` never.
     """
+
+    takes_sums = False
 
     def __init__(self, aggregator_name: str = "") -> None:
         self.aggregator_name = aggregator_name or type(self).__name__

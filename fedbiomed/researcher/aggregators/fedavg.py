@@ -15,6 +15,8 @@ class FedAverage(Aggregator):
     Streams: holds one sum in float64, whatever the number of nodes. Exchanged: parameters. Stays on the nodes: data.
     """
 
+    takes_sums = True
+
     def __init__(self) -> None:
         super().__init__(aggregator_name="FedAverage")
         self._mean = RunningMean()

@@ -37,6 +37,8 @@ class FedOpt(FromGlobal):
         moments: of each trained parameter, by its name, then by the name of the moment; float64.
     """
 
+    takes_sums = True
+
     def __init__(self, eta: float) -> None:
         super().__init__()
         self.eta = above_zero(type(self).__name__, "eta", eta)

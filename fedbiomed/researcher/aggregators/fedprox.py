@@ -49,6 +49,7 @@ class FedProx(MeanWithNodeHalf):
         self.adaptive = adaptive
         self.delta = above_zero("FedProx", "delta", delta)
         self.patience = checked_count("FedProx", "patience", patience, 1)
+        self.takes_sums = not adaptive
         self._former_loss, self._good_rounds = math.inf, 0
         self._losses: dict[str, float] = {}
         self._weights: dict[str, float] = {}

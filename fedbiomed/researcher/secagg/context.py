@@ -1,20 +1,13 @@
-"""What the parties of secure aggregation agree on before a round; in this version it can be described, not negotiated."""
+"""What the parties of secure aggregation agreed on, as a user sees it; no key is in it."""
 
 import uuid
-from collections.abc import Sequence
-from typing import Any, NoReturn
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 from fedbiomed.common.constants import ErrorNumbers
-from fedbiomed.common.exceptions import FedbiomedSecaggError, FedbiomedSecureAggregationError
+from fedbiomed.common.exceptions import FedbiomedSecaggError
 
 MIN_PARTIES = 3
-
-
-def refuse_use() -> NoReturn:
-    """Raise the one error for whatever would need secure aggregation to work."""
-    raise FedbiomedSecureAggregationError(
-        f"{ErrorNumbers.FB417.value}: this version does not have secure aggregation; leave it out, or switch it off: set_secagg(False)"
-    )
 
 
 def checked_parties(parties: Any) -> list[str]:
@@ -47,15 +40,17 @@ class SecaggContext:
     Args:
         parties: ids of all, the researcher's first, at least three.
         job_id: the job that it belongs to, None for none.
+        context: what they agreed on, JSON; None before.
 
     Raises:
         FedbiomedSecaggError: wrong parties or job.
     """
 
-    def __init__(self, parties: Sequence[str], job_id: str | None = None) -> None:
+    def __init__(self, parties: Sequence[str], job_id: str | None = None, context: Mapping[str, Any] | None = None) -> None:
         self._parties = checked_parties(parties)
         self._job_id = None if job_id is None else checked_job_id(job_id)
         self._secagg_id = f"secagg_{uuid.uuid4()}"
+        self._context = None if context is None else dict(context)
 
     @property
     def parties(self) -> list[str]:
@@ -75,34 +70,51 @@ class SecaggContext:
     @property
     def status(self) -> bool:
         """Whether all parties have agreed."""
-        return False
+        return self._context is not None
 
     @property
     def context(self) -> dict[str, Any] | None:
-        """What they agreed on; None before."""
-        return None
+        """What they agreed on; None before. Keys stay where they are used."""
+        return None if self._context is None else dict(self._context)
 
-    def setup(self, timeout: float = 0) -> NoReturn:
-        """Agree with all parties.
+    def save_state_breakpoint(self) -> dict[str, Any]:
+        """What a breakpoint keeps; no key material."""
+        return {
+            "class": type(self).__name__,
+            "module": type(self).__module__,
+            "arguments": {"parties": self.parties, "job_id": self._job_id},
+            "attributes": {"_secagg_id": self._secagg_id, "_status": self.status, "_context": self.context},
+        }
+
+    @classmethod
+    def load_state_breakpoint(cls, state: Mapping[str, Any]) -> Self:
+        """The context that `save_state_breakpoint` told of.
 
         Raises:
-            FedbiomedSecureAggregationError: always, in this version.
+            FedbiomedSecaggError: it is not of that form.
         """
-        refuse_use()
+        try:
+            arguments, attributes = state["arguments"], state["attributes"]
+            made = cls.__new__(cls)
+            SecaggContext.__init__(made, arguments["parties"], arguments["job_id"], attributes["_context"])
+            made._secagg_id = str(attributes["_secagg_id"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise _error(f"a breakpoint tells parties, job_id, id and context of a context, not {state!r:.120}") from error
+        return made
 
 
 class SecaggServkeyContext(SecaggContext):
-    """The key with which the researcher decrypts a sum, made for one job."""
+    """What opens the sums of one job: which session, of whom, how many must take part."""
 
-    def __init__(self, parties: Sequence[str], job_id: str) -> None:
-        super().__init__(parties, checked_job_id(job_id))
+    def __init__(self, parties: Sequence[str], job_id: str, context: Mapping[str, Any] | None = None) -> None:
+        super().__init__(parties, checked_job_id(job_id), context)
 
 
 class SecaggBiprimeContext(SecaggContext):
-    """The public modulus; it belongs to no job."""
+    """The arithmetic that all parties share: scheme, bits and ring; it belongs to no job."""
 
-    def __init__(self, parties: Sequence[str]) -> None:
-        super().__init__(parties)
+    def __init__(self, parties: Sequence[str], context: Mapping[str, Any] | None = None) -> None:
+        super().__init__(parties, None, context)
 
 
 def _error(reason: str) -> FedbiomedSecaggError:

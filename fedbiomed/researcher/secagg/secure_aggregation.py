@@ -1,26 +1,39 @@
-"""`SecureAggregation`: whether, and how, the nodes' updates are summed without the researcher seeing any of them."""
+"""`SecureAggregation`: the settings of secure aggregation, and the session that the parties agreed on."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, Self
 
 from fedbiomed.common.constants import ErrorNumbers
-from fedbiomed.common.exceptions import FedbiomedSecureAggregationError
-from fedbiomed.researcher.secagg.context import (
-    SecaggBiprimeContext,
-    SecaggServkeyContext,
-    checked_job_id,
-    checked_parties,
-    refuse_use,
-)
+from fedbiomed.common.exceptions import FedbiomedError, FedbiomedSecureAggregationError
+from fedbiomed.common.secagg.errors import setup_error as _setup_error
+from fedbiomed.common.secagg.quantise import better_clip
+from fedbiomed.common.secagg.terms import RING_BITS, Purpose, Scheme, Terms
+from fedbiomed.common.secagg.wire import SecaggOrder
+from fedbiomed.researcher.job import Job
+from fedbiomed.researcher.requests import Requests
+from fedbiomed.researcher.secagg.context import SecaggBiprimeContext, SecaggServkeyContext, checked_job_id, checked_parties
+from fedbiomed.researcher.secagg.session import SecureSession, Wish, agreed
+
+logger = logging.getLogger(__name__)
+DEFAULT_CLIP = 16
+_ARGUMENTS = ("active", "timeout", "clipping_range")
+_OPTIONS = ("scheme", "allow_two_nodes", "minimum_nodes", "signed_survivors")
 
 
 class SecureAggregation:
-    """Settings of secure aggregation; this version has no scheme behind them yet, so an active one stops an experiment with one error.
+    """Whether, and how, the researcher sees only the sum of the nodes' updates.
 
     Args:
         active: whether it is used.
-        timeout: seconds in which the parties must agree.
-        clipping_range: values are cut to plus and minus this before they are encrypted; None for the default of the scheme.
+        timeout: seconds in which the nodes must answer each step of the agreement, and reveal what opens a sum.
+        clipping_range: values of updates are cut to plus and minus this before they are masked; None: 16 at first, and twice or four times
+            as much in the next round where nodes had to cut more than one value in a thousand.
+        scheme: how updates are hidden: `"lom"`, which bears the loss of nodes.
+        allow_two_nodes: consent to two nodes, where each learns the other's update from the sum; both nodes must allow it, too.
+        minimum_nodes: how many nodes must be in a sum; None: more than half.
+        signed_survivors: let nodes open a sum only when more than two thirds of them signed who is in it, so that a dishonest researcher
+            cannot tell them different things; fewer nodes may be lost then.
 
     Attributes:
         timeout, clipping_range: as given.
@@ -29,12 +42,31 @@ class SecureAggregation:
         FedbiomedSecureAggregationError: an argument is wrong.
     """
 
-    def __init__(self, active: bool = True, timeout: int = 10, clipping_range: int | None = None) -> None:
+    def __init__(
+        self,
+        active: bool = True,
+        timeout: int = 10,
+        clipping_range: int | None = None,
+        scheme: str = "lom",
+        *,
+        allow_two_nodes: bool = False,
+        minimum_nodes: int | None = None,
+        signed_survivors: bool = False,
+    ) -> None:
         self._active = _flag(active)
         self.timeout = _count("timeout", timeout, least=0)
         self.clipping_range = None if clipping_range is None else _count("clipping_range", clipping_range, least=1)
+        self.scheme = _scheme(scheme)
+        self.allow_two_nodes = _flag(allow_two_nodes, "allow_two_nodes")
+        self.minimum_nodes = None if minimum_nodes is None else _count("minimum_nodes", minimum_nodes, least=2)
+        self.signed_survivors = _flag(signed_survivors, "signed_survivors")
+        self._clip = float(clipping_range or DEFAULT_CLIP)
+        self._session: SecureSession | None = None
+        self._wanted: list[str] = []
         self._parties: list[str] | None = None
         self._job_id: str | None = None
+        self._servkey: SecaggServkeyContext | None = None
+        self._biprime: SecaggBiprimeContext | None = None
 
     @property
     def active(self) -> bool:
@@ -53,41 +85,128 @@ class SecureAggregation:
 
     @property
     def biprime(self) -> SecaggBiprimeContext | None:
-        """None before the first secure round."""
-        return None
+        """The arithmetic that the parties share; None before the first secure round."""
+        return self._biprime
 
     @property
     def servkey(self) -> SecaggServkeyContext | None:
-        """None before the first secure round."""
-        return None
+        """The session in which sums are opened; None before the first secure round."""
+        return self._servkey
+
+    @property
+    def clip(self) -> float:
+        """The clipping range of the next round."""
+        return self._clip
 
     def activate(self, status: bool) -> bool:
         """Switch it on or off; returns what was set."""
         self._active = _flag(status)
         return self._active
 
-    def setup(self, parties: Sequence[str], job_id: str, force: bool = False) -> NoReturn:
-        """Agree with all parties of a job.
+    def setup(self, parties: Sequence[str], job_id: str, force: bool = False, *, requests: Requests | None = None) -> bool:
+        """Agree with all parties of a job; an experiment does it by itself before its rounds.
 
         Args:
             parties: ids of all, the researcher's first.
             job_id: the job.
             force: agree anew even if they have agreed already.
+            requests: the line to the nodes; None: that of the process, `Requests()`.
+
+        Returns:
+            True.
 
         Raises:
-            FedbiomedSecaggError: wrong parties or job.
-            FedbiomedSecureAggregationError: always, in this version.
+            FedbiomedSecaggError: wrong parties or job, or a node does not agree: which one, why.
         """
-        checked_parties(parties)
-        checked_job_id(job_id)
-        _flag(force, "force")
-        refuse_use()
+        given, job_id = checked_parties(parties), checked_job_id(job_id)
+        if _flag(force, "force"):
+            self.forget_session()
+        line = Requests() if requests is None else requests
+        if given[0] != line.researcher_id:
+            raise _setup_error(f"the first party must be this researcher, {line.researcher_id}, not {given[0]!r:.80}")
+        absent = self._session_of(line, job_id, given[1:]).absent
+        if absent:
+            self.forget_session()
+            raise _setup_error("; ".join(f"{node}: {reason}" for node, reason in sorted(absent.items())))
+        return True
+
+    def session_for(self, job: Job, nodes: Sequence[str], rows: int = 0) -> SecureSession:
+        """The session of a round: the one that is there, or a new one where job or nodes are others.
+
+        Args:
+            job: whose round it is.
+            nodes: that are asked.
+            rows: of the largest dataset.
+
+        Raises:
+            FedbiomedSecaggError: the nodes do not agree: which ones, why.
+        """
+        return self._session_of(job.requests, job.id, nodes, rows)
+
+    def _session_of(self, requests: Requests, job_id: str, nodes: Sequence[str], rows: int = 0) -> SecureSession:
+        session, wanted = self._session, sorted(nodes)
+        if session is not None:
+            is_same = session.terms.experiment_id == job_id and self._wanted == wanted and session.requests is requests
+            if is_same and not set(session.absent) & set(requests.online_nodes()):
+                return session
+            self.forget_session()
+        wish = Wish(
+            timeout_s=float(self.timeout),
+            allows_two=self.allow_two_nodes,
+            minimum_nodes=self.minimum_nodes,
+            rows=rows,
+            signs=self.signed_survivors,
+        )
+        session = agreed(requests, job_id, nodes, wish)
+        self._session, self._wanted = session, wanted
+        self._describe(session.terms, session.sid)
+        return session
+
+    def _describe(self, terms: Terms, sid: bytes) -> None:
+        """Make the contexts anew, for their users; an id stays as long as parties and job do."""
+        parties = [terms.researcher_id, *terms.members]
+        shared = {"scheme": terms.scheme.value, "bits": terms.bits, "ring_bits": RING_BITS, "max_weight": terms.max_weight}
+        session = {"scheme": terms.scheme.value, "session": sid.hex(), "threshold": terms.threshold, "members": list(terms.members)}
+        self._servkey = SecaggServkeyContext(parties, terms.experiment_id, session)
+        self._biprime = SecaggBiprimeContext(parties, shared)
+        self._parties, self._job_id = parties, terms.experiment_id
+
+    def forget_session(self) -> None:
+        """End the session, here and on the nodes; the next round begins with a new one."""
+        session, self._session = self._session, None
+        if session is not None:
+            try:
+                session.close()
+            except FedbiomedError as error:  # the nodes forget it by themselves after some time
+                logger.warning("the nodes were not told that a session of secure aggregation ended: %s", error)
+
+    def take_clipped(self, round_: int, clipped: Mapping[str, Mapping[Purpose, float]]) -> None:
+        """Hear which fraction of its values each node had to cut in a round, and say which range would do."""
+        fractions = [told.get(Purpose.WEIGHTS, 0.0) for told in clipped.values()]
+        proposed = better_clip(self._clip, fractions)
+        if proposed > self._clip:
+            advice = "the next round has it" if self.clipping_range is None else f"set it: SecureAggregation(clipping_range={proposed:g})"
+            logger.warning(
+                "round %d: a node cut %.2g of its values to the clipping range %g; %g would do, %s",
+                *(round_, max(fractions), self._clip, proposed, advice),
+            )
+            if self.clipping_range is None:
+                self._clip = proposed
+
+    def validation_arguments(self) -> dict[str, Any] | None:
+        """What an order to validate tells; None where there is no session."""
+        if not self._active or self._session is None:
+            return None
+        return SecaggOrder(sid=self._session.sid, attempt=0, clip=self._clip, layout="").as_dict()
 
     def train_arguments(self) -> dict[str, Any]:
-        """What an order tells the nodes about it: `secagg_servkey_id, secagg_biprime_id, secagg_random, secagg_clipping_range`."""
+        """What an order tells the nodes about it: `secagg_servkey_id, secagg_biprime_id, secagg_random, secagg_clipping_range`.
+
+        `secagg_random` is None: a value that the researcher knows, masked like the rest, would help to read the rest.
+        """
         return {
-            "secagg_servkey_id": None,
-            "secagg_biprime_id": None,
+            "secagg_servkey_id": None if self._servkey is None else self._servkey.secagg_id,
+            "secagg_biprime_id": None if self._biprime is None else self._biprime.secagg_id,
             "secagg_random": None,
             "secagg_clipping_range": self.clipping_range,
         }
@@ -99,33 +218,53 @@ class SecureAggregation:
         model_params: Mapping[str, Sequence[int]],
         encryption_factors: Mapping[str, Sequence[int] | None] | None = None,
     ) -> NoReturn:
-        """Sum encrypted updates.
+        """Refuse: a sum opens only together with the nodes, within the round in which they masked it.
 
         Raises:
-            FedbiomedSecureAggregationError: always, in this version.
+            FedbiomedSecureAggregationError: always.
         """
-        refuse_use()
+        raise _error(
+            f"the sum of round {round_} cannot be opened here: it opens only with the nodes, in Experiment.run or run_once, and once"
+        )
 
     def save_state_breakpoint(self) -> dict[str, Any]:
         """What a breakpoint keeps; no key material."""
+        contexts = {"_biprime": self._biprime, "_servkey": self._servkey}
         return {
             "class": type(self).__name__,
             "module": type(self).__module__,
-            "arguments": {"active": self._active, "timeout": self.timeout, "clipping_range": self.clipping_range},
-            "attributes": {"_biprime": None, "_servkey": None, "_job_id": self._job_id, "_parties": self.parties},
+            "arguments": {name: getattr(self, name) for name in _ARGUMENTS},
+            "options": {**{name: getattr(self, name) for name in _OPTIONS}, "clip": self._clip},
+            "attributes": {
+                **{name: None if context is None else context.save_state_breakpoint() for name, context in contexts.items()},
+                "_job_id": self._job_id,
+                "_parties": self.parties,
+            },
         }
 
     @classmethod
     def load_state_breakpoint(cls, state: Mapping[str, Any]) -> Self:
-        """The object that `save_state_breakpoint` told of.
+        """The object that `save_state_breakpoint` told of; the next secure round agrees on a new session.
 
         Raises:
             FedbiomedSecureAggregationError: it is not of that form.
+            FedbiomedSecaggError: a context in it is not.
         """
-        arguments = state.get("arguments")
-        if not isinstance(arguments, Mapping) or set(arguments) != {"active", "timeout", "clipping_range"}:
+        arguments, options, attributes = state.get("arguments"), state.get("options") or {}, state.get("attributes") or {}
+        if not isinstance(arguments, Mapping) or set(arguments) != set(_ARGUMENTS):
             raise _error(f"a breakpoint tells of active, timeout and clipping_range, not of {arguments!r:.120}")
-        return cls(**arguments)
+        if not isinstance(options, Mapping) or not isinstance(attributes, Mapping) or set(options) - {*_OPTIONS, "clip"}:
+            raise _error(f"a breakpoint tells options and attributes by name, not {options!r:.120}")
+        made = cls(**arguments, **{name: options[name] for name in _OPTIONS if name in options})
+        clip = options.get("clip", made._clip)
+        if isinstance(clip, bool) or not isinstance(clip, int | float) or not clip > 0:
+            raise _error(f"the clipping range in a breakpoint must be a number above 0, not {clip!r:.80}")
+        made._clip = float(clip)
+        servkey, biprime = attributes.get("_servkey"), attributes.get("_biprime")
+        made._servkey = None if servkey is None else SecaggServkeyContext.load_state_breakpoint(servkey)
+        made._biprime = None if biprime is None else SecaggBiprimeContext.load_state_breakpoint(biprime)
+        made._parties, made._job_id = (None if made._servkey is None else made._servkey.parties), attributes.get("_job_id")
+        return made
 
     def __repr__(self) -> str:
         return f"SecureAggregation(active={self._active}, timeout={self.timeout}, clipping_range={self.clipping_range})"
@@ -135,19 +274,26 @@ def secure_aggregation(given: Any) -> SecureAggregation:
     """An object of what an experiment was given: a bool, or such an object.
 
     Raises:
-        FedbiomedSecureAggregationError: something else; or it is active, which no version can do yet.
+        FedbiomedSecureAggregationError: something else.
     """
     made = SecureAggregation(active=given) if isinstance(given, bool) else given
     if not isinstance(made, SecureAggregation):
         raise _error(f"secagg must be True, False or a SecureAggregation, not {given!r:.120}")
-    refuse_active(made)
     return made
 
 
-def refuse_active(secagg: SecureAggregation) -> None:
-    """Raise the one error where secure aggregation is switched on."""
+def refuse_active(secagg: SecureAggregation, what: str) -> None:
+    """Raise the one error where something needs single updates and secure aggregation is switched on."""
     if secagg.active:
-        refuse_use()
+        raise _error(f"{what} needs the models of single nodes, which secure aggregation hides; switch it off: set_secagg(False)")
+
+
+def _scheme(given: Any) -> str:
+    if given == Scheme.JOYE_LIBERT:
+        raise _error("the scheme 'joye_libert' is there as a library only, not over the network; choose scheme='lom'")
+    if not isinstance(given, str) or given not in tuple(Scheme):
+        raise _error(f"scheme must be 'lom', not {given!r:.80}")
+    return given
 
 
 def _flag(given: Any, name: str = "active") -> bool:

@@ -1,0 +1,87 @@
+"""What a round of secure aggregation sums: the way from the parameters that were sent to those that a node made of them, in parts.
+
+Floating parameters are of the purpose "weights". Integers and booleans, the counters of a batch normalisation for instance, move by whole
+steps and far: they have a vector and a range of their own, of the purpose "metrics", so that a count does not widen the range of the rest.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from fedbiomed.common.params import as_array, combined
+from fedbiomed.common.secagg.errors import round_error
+from fedbiomed.common.secagg.layout import Floats, Layout
+from fedbiomed.common.secagg.lom_node import Part
+from fedbiomed.common.secagg.terms import Purpose
+from fedbiomed.common.security.framing import Part as Piece
+from fedbiomed.common.security.framing import joined
+
+COUNTER_RANGE = float(1 << 20)
+_FLOATING = "f"
+
+
+def layouts_of(params: Mapping[str, Any]) -> dict[Purpose, Layout]:
+    """The layout of each purpose that these parameters need.
+
+    Raises:
+        FedbiomedSecureAggregationError: there are no parameters.
+        AggregationError: one is not an array of numbers.
+    """
+    if not params:
+        raise round_error("there are no parameters to protect")
+    return {purpose: Layout.of(part) for purpose, part in _split(params, params).items()}
+
+
+def digest_of(params: Mapping[str, Any]) -> str:
+    """SHA-256 of names, dtypes and shapes, as hex digits: by it both sides know that they speak of the same model."""
+    pieces: list[Piece] = []
+    for name in sorted(params):
+        array = as_array(params[name], name, "the model")
+        pieces += [name, str(array.dtype), array.ndim, *array.shape]
+    return hashlib.sha256(joined(*pieces)).hexdigest()
+
+
+def parts_of(made: Mapping[str, Any], sent: Mapping[str, Any], clip: float) -> dict[Purpose, Part]:
+    """A node's update in parts.
+
+    Args:
+        made: parameters after the training.
+        sent: those that came from the researcher; may hold more.
+        clip: range of floating parameters.
+
+    Raises:
+        FedbiomedSecureAggregationError: a parameter was not sent, or has another shape.
+        AggregationError: one is not an array of numbers.
+    """
+    ways = {}
+    for name, value in made.items():
+        new, old = as_array(value, name, "the node"), as_array(sent.get(name), name, "the researcher") if name in sent else None
+        if old is None or old.shape != new.shape:
+            raise round_error(f"parameter {name!r:.80} of the node was not sent by the researcher in this shape: it cannot be summed")
+        ways[name] = np.subtract(new, old, dtype=np.result_type(np.float64, new.dtype))
+    return {purpose: Part(part, range_of(purpose, clip)) for purpose, part in _split(made, ways).items()}
+
+
+def range_of(purpose: Purpose, clip: float) -> float:
+    """The clipping range of a purpose.
+
+    Args:
+        purpose: of a vector.
+        clip: the range of floating parameters.
+    """
+    return COUNTER_RANGE if purpose is Purpose.METRICS else clip
+
+
+def moved(sent: Mapping[str, Any], ways: Mapping[str, Floats]) -> dict[str, Any]:
+    """The parameters that were sent, each moved by the mean of the nodes' ways; of the kind of those that were sent."""
+    return {name: combined([(1.0, sent[name]), (1.0, way)], name) for name, way in ways.items()}
+
+
+def _split(kinds: Mapping[str, Any], values: Mapping[str, Any]) -> dict[Purpose, dict[str, Any]]:
+    found: dict[Purpose, dict[str, Any]] = {}
+    for name, value in values.items():
+        kind = as_array(kinds[name], name, "the model").dtype.kind
+        found.setdefault(Purpose.WEIGHTS if kind in _FLOATING else Purpose.METRICS, {})[name] = value
+    return found

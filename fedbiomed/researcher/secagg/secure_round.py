@@ -1,0 +1,244 @@
+"""A round of which the researcher sees only the sum.
+
+The nodes' masked vectors are added as they come. When all have come that will, the strategy judges who is there, the nodes reveal what
+opens that one sum, and its mean goes to the aggregator as if it were the update of one node.
+"""
+
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedbiomed.common.constants import Phase
+from fedbiomed.common.exceptions import FedbiomedError
+from fedbiomed.common.params import Params
+from fedbiomed.common.secagg.errors import round_error
+from fedbiomed.common.secagg.lom_server import Attempt, LomServer
+from fedbiomed.common.secagg.quantise import mean_of
+from fedbiomed.common.secagg.terms import Purpose
+from fedbiomed.common.secagg.update import digest_of, layouts_of, moved, range_of
+from fedbiomed.common.secagg.wire import SecaggOrder, read_masked
+from fedbiomed.researcher.aggregators.aggregator import Aggregator
+from fedbiomed.researcher.datasets import FederatedDataSet
+from fedbiomed.researcher.events.model_trainer import ModelTrainer
+from fedbiomed.researcher.history import Point
+from fedbiomed.researcher.job import Job
+from fedbiomed.researcher.responses import read_result
+from fedbiomed.researcher.round_updates import RoundUpdates
+from fedbiomed.researcher.secagg import opened_round
+from fedbiomed.researcher.secagg.opened_round import OpenedRound, ReplayedRound
+from fedbiomed.researcher.secagg.rules import check_parts
+from fedbiomed.researcher.secagg.secure_aggregation import SecureAggregation
+from fedbiomed.researcher.secagg.session import SecureSession
+from fedbiomed.researcher.server_optimizer import AuxTotal
+from fedbiomed.researcher.strategies.strategy import Strategy
+
+logger = logging.getLogger(__name__)
+CLIPPED = "Clipped fraction"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """The parts of an experiment on which a round stands."""
+
+    strategy: Strategy
+    aggregator: Aggregator
+    trainer: ModelTrainer
+    agg_optimizer: Any
+    aux: AuxTotal
+    data: FederatedDataSet | None
+
+
+@contextmanager
+def updates_of(secagg: SecureAggregation, round_: int, job: Job, parts: Parts) -> Iterator[RoundUpdates]:
+    """What takes in the replies of a round: openly as the trainer does, or as a secure sum; the round is closed with the block.
+
+    With secure aggregation `job.nodes` becomes the members of the session, which is agreed on first where that is due.
+
+    Raises:
+        FedbiomedSecureAggregationError: a part of the experiment needs single updates: which one, and what to do.
+        FedbiomedSecaggError: the nodes do not agree: which ones, why.
+        FedbiomedStrategyError: too few nodes take part in the agreement.
+    """
+    if not secagg.active:
+        yield parts.trainer.updates(round_, job.nodes, parts.strategy, parts.aggregator, parts.aux)
+        return
+    check_parts(parts.aggregator, parts.strategy, parts.trainer, parts.agg_optimizer)
+    if job.node_params.paths():
+        raise round_error(
+            "some nodes hold models of their own, but with secure aggregation all start from one: run a round without it first"
+        )
+    asked = list(job.nodes)
+    begun = opened_round.begun_as(job, round_, asked)
+    opened = opened_round.kept(job, begun)
+    if opened is not None:
+        yield ReplayedRound(round_, asked, parts.strategy, parts.aggregator, parts.aux, opened)
+        return
+    session = secagg.session_for(job, asked, _most_rows(parts.data, asked))
+    secure = SecureRound(round_, asked, parts, session=session, clip=secagg.clip, job=job, begun=begun)
+    try:
+        secure.check_members()
+        job.nodes = [node for node in asked if node in session.terms.members]
+        yield secure
+    except BaseException:
+        secagg.forget_session()  # masks of this round do not serve again
+        raise
+    session.close(round_)
+    secagg.take_clipped(round_, secure.clipped)
+
+
+def _most_rows(data: FederatedDataSet | None, nodes: Sequence[str]) -> int:
+    """Rows of the largest dataset, as far as they are told."""
+    try:
+        return max((rows for node, rows in data.shapes().items() if node in nodes), default=0) if data is not None else 0
+    except FedbiomedError:
+        return 0
+
+
+class SecureRound(RoundUpdates):
+    """Adds masked vectors, and opens their sum.
+
+    Args:
+        round_, sampled: see `RoundUpdates`.
+        parts: of the experiment.
+        session: as agreed.
+        clip: range of floating parameters.
+        job: with the parameters that are sent.
+        begun: see `opened_round.begun_as`.
+    """
+
+    def __init__(
+        self, round_: int, sampled: Sequence[str], parts: Parts, *, session: SecureSession, clip: float, job: Job, begun: str
+    ) -> None:
+        super().__init__(round_, sampled, parts.strategy, parts.aggregator, parts.aux)
+        self._session, self._clip, self._job_id, self._begun = session, clip, job.id, begun
+        travels = parts.aggregator.travels
+        model = {name: value for name, value in job.training_plan.get_model_params().items() if travels(name)}
+        file = read_result(Path(job.params_path))["model_weights"]
+        self._sent = {name: file[name] for name in model}
+        self._layouts, self._digest = layouts_of(model), digest_of(model)
+        self._attempt = 0
+        self._server = self._new_server()
+        self._refused |= session.absent
+        self.clipped: dict[str, Mapping[Purpose, float]] = {}
+
+    @property
+    def order(self) -> dict[str, Any]:
+        """What the orders of the round tell."""
+        return SecaggOrder(sid=self._session.sid, attempt=self._attempt, clip=self._clip, layout=self._digest).as_dict()
+
+    def check_members(self) -> None:
+        """Refuse to begin where too few nodes take part in the agreement.
+
+        Raises:
+            FedbiomedStrategyError: the strategy needs more.
+        """
+        if self._session.absent:
+            members = [node for node in self._sampled if node in self._session.terms.members]
+            self._strategy.check_round(self._round, self._sampled, members, self._refused)
+
+    def add(self, reply: Mapping[str, Any]) -> None:
+        """Add a node's masked vectors; what does not fit is left out with the reason."""
+        node_id, path = str(reply["node_id"]), reply["params_path"]
+        try:
+            self._server.take_upload(read_masked(Path(path), node_id, self._job_id))
+        except FedbiomedError as error:
+            self._refused[node_id] = str(error)
+        else:
+            self._good.append(node_id)
+        finally:
+            Path(path).unlink(missing_ok=True)
+
+    def points(self, datasets: Mapping[str, str]) -> list[Point]:
+        """For the history: the fraction of values that each node clipped.
+
+        Args:
+            datasets: ids of the datasets, by node.
+        """
+        return [
+            Point(self._round, node, datasets.get(node, ""), Phase.TRAINING.value, CLIPPED, float(told.get(Purpose.WEIGHTS, 0.0)), 1, None)
+            for node, told in self._server.clipped.items()
+        ]
+
+    def aggregate(self, job: Job) -> Params:
+        """Open the sum, and give its mean to the aggregator.
+
+        Raises:
+            FedbiomedStrategyError: not enough nodes; nothing was revealed then.
+            FedbiomedSecureAggregationError: the sum does not open: how many nodes revealed, why the others did not.
+            FedbiomedAggregatorError: the mean cannot be aggregated.
+        """
+        if self._good and len(self._good) < self._session.terms.threshold:
+            self._try_again(job)
+        self.check(job)
+        survivors = self._server.close()
+        reasons = self._session.open(self._server)
+        for node, reason in sorted(reasons.items()):
+            logger.warning("round %d: %s is in the sum, but did not help to open it: %s", self._round, node, reason)
+        if not self._server.can_open:
+            told = "; ".join(f"{node}: {reason}" for node, reason in sorted(reasons.items()))
+            raise round_error(
+                f"the sum of round {self._round} does not open: {len(survivors.nodes) - len(reasons)} of {len(survivors.nodes)} nodes "
+                f"revealed, {self._session.terms.threshold} are needed ({told}); run again"
+            )
+        weight, params = self._opened()
+        self.clipped = dict(self._server.clipped)
+        replies, metrics = job.training_replies[self._round].data(), job.reported_metrics[self._round]
+        opened_round.keep(job, self._begun, OpenedRound(weight=weight, params=params, replies=replies, metrics=metrics))
+        self._aggregator.hear_measures(self._measures(job, self._good))
+        self._aggregator.add(f"the sum of {len(survivors.nodes)} nodes", params, float(weight))
+        return self._aggregator.finish()
+
+    def _opened(self) -> tuple[int, Params]:
+        terms = self._session.terms
+        most, ways, weights = len(terms.members) * terms.max_weight, {}, set()
+        for purpose, sums in self._server.open().items():
+            total, mean = mean_of(sums, self._layouts[purpose], range_of(purpose, self._clip), terms.bits, most)
+            weights.add(total)
+            ways.update(mean)
+        if len(weights) != 1:
+            raise round_error(f"the sums of round {self._round} do not count alike: a node broke the rules; run again")
+        params = moved(self._sent, ways)
+        return weights.pop(), {name: params[name] for name in self._sent}
+
+    def _try_again(self, job: Job) -> None:
+        """Too few vectors came, and nothing was revealed: let the nodes mask what they keep once more."""
+        self._attempt += 1
+        logger.warning(
+            "round %d: masked updates of %d nodes came, %d are needed; asking once more", self._round, len(self._good), self._needed
+        )
+        answers = self._session.ask_again(self._round, self._attempt)
+        server, good = self._new_server(), []
+        with tempfile.TemporaryDirectory(prefix="secagg_") as folder:
+            for node, reply in answers.items():
+                path = Path(folder) / f"{node}.mpk"
+                try:
+                    job.repo.get(reply.result, path)
+                    server.take_upload(read_masked(path, node, self._job_id))
+                except FedbiomedError as error:
+                    self._refused[node] = str(error)
+                else:
+                    good.append(node)
+                    self._refused.pop(node, None)
+        self._server, self._good = server, good
+
+    @property
+    def _needed(self) -> int:
+        return self._session.terms.threshold
+
+    def _new_server(self) -> LomServer:
+        session = self._session
+        return LomServer(
+            Attempt(
+                terms=session.terms,
+                sid=session.sid,
+                round=self._round,
+                attempt=self._attempt,
+                sizes={purpose: layout.size for purpose, layout in self._layouts.items()},
+                reveal_private=session.reveal_private,
+                identities=session.identities,
+            )
+        )
