@@ -40,8 +40,9 @@ from fedbiomed.node.orders import CLOCK_SKEW_S, Order, OrderBook
 from fedbiomed.node.plan_source import MAX_SOURCE_BYTES
 from fedbiomed.node.privacy_ledger import PrivacyLedger
 from fedbiomed.node.secagg import NodeSecagg
+from fedbiomed.node.secagg_reports import share_done, without_counts
 from fedbiomed.node.state import NodeStates, StateFile, new_state_id
-from fedbiomed.node.task import RoundReport, RoundResult, RoundTask
+from fedbiomed.node.task import RoundResult, RoundTask
 from fedbiomed.node.worker import StopSignal, Worker
 
 logger = logging.getLogger(__name__)
@@ -153,7 +154,11 @@ class OrderRunner:
         self._advance(order, OrderState.RUNNING)
         limit_s = min(self._tools.config.worker_time_limit_s, request.expires_at + CLOCK_SKEW_S - time.time())
         result = self._tools.worker.run(
-            task, source, stop=stop, limit_s=limit_s, on_progress=lambda report: self._tools.heartbeat.report(order, _told(request, report))
+            task,
+            source,
+            stop=stop,
+            limit_s=limit_s,
+            on_progress=lambda report: self._tools.heartbeat.report(order, share_done(report) if request.secagg else report),
         )
         if task.state_id is not None:
             _require_file(Path(task.result), "result")
@@ -243,7 +248,7 @@ class OrderRunner:
         if order.request.secagg is not None:
             if reply.state_id is not None:
                 path = self._tools.secagg.protect(order.request, path.parent, reply.sample_size)
-            reply = replace(reply, sample_size=0, test_sample_size=0)  # by these the node counts: they are under the mask
+            reply = without_counts(reply)
         if reply.state_id is not None:
             patience_s = max(_FETCH_PATIENCE_S, order.expires_at - time.time())
             readers = (order.researcher_id,)
@@ -339,11 +344,6 @@ def _reply(request: TrainRequest, node_id: str, **content: Any) -> TrainReply:
         result=None,
         **content,
     )
-
-
-def _told(request: TrainRequest, report: RoundReport) -> RoundReport:
-    """Progress, without the number of samples where that is under the mask."""
-    return report if request.secagg is None else replace(report, samples=0, num_samples=0)
 
 
 def _spelled(request: TrainRequest) -> str:

@@ -11,7 +11,7 @@ from tests.support.notebooks import NOTEBOOKS, Hospitals, started
 
 ON_ALGORITHMS = (
     *("scaffold", "fedprox", "declearn-with-pytorch", "declearn-with-sklearn", "adaptive-server-optimizers", "feddc"),
-    *("swag-uncertainty", "differential-privacy", "personalised-models"),
+    *("swag-uncertainty", "differential-privacy", "personalised-models", "secure-aggregation"),
 )
 WITH_APPROVAL = ("101_getting-started", "training-plan-approval")
 TEXTS = {

@@ -30,8 +30,10 @@ from fedbiomed.common.security.peers import MemoryPeers
 from fedbiomed.common.serializer import Serializer
 from fedbiomed.common.transport.memory_store import MemoryFiles, MemoryFileStore
 from fedbiomed.node.secagg import NodeSecagg
+from fedbiomed.node.secagg_reports import share_done
 from fedbiomed.node.secagg_sessions import SessionBook
 from fedbiomed.node.store import NodeStore
+from fedbiomed.node.task import RoundReport
 from tests.support.orders import node_config, train_request
 from tests.support.secagg import RESEARCHER, LomParties, terms
 
@@ -245,3 +247,12 @@ def test_a_damaged_session_is_told(desk: Desk) -> None:
 def test_settings_that_cannot_be(tmp_path: Path, settings: dict[str, Any]) -> None:
     with pytest.raises(FedbiomedConfigError):
         node_config(tmp_path, **settings)
+
+
+def test_progress_tells_a_share_and_no_number():
+    report = RoundReport(phase="TRAINING", iteration=7, num_iterations=40, epoch=2, metrics={"Loss": 1.5}, samples=70, num_samples=400)
+    told = share_done(report)
+    assert (told.iteration, told.num_iterations, told.samples, told.num_samples) == (18, 100, 0, 0)
+    assert (told.epoch, told.metrics) == (2, {"Loss": 1.5})
+    unknown = share_done(RoundReport(phase="TRAINING", iteration=7, num_iterations=0, epoch=None, metrics={}))
+    assert (unknown.iteration, unknown.num_iterations) == (0, 0)

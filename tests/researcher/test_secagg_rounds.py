@@ -59,6 +59,19 @@ def test_a_secure_mean_is_the_plain_mean(secured: Make, what: dict[str, Any]) ->
     assert_close(secure, weights(plain, 0), clip=32)
 
 
+def test_central_noise_is_in_the_secure_mean(secured: Make) -> None:
+    pytest.importorskip("opacus", reason="differential privacy is an extra")
+    private = {**ARGS, "random_seed": 3, "dp_args": {"type": "central", "sigma": 0.5, "clip": 1.0}}
+    unprotected = secured(secagg=False, training_args={**private, "dp_args": {"type": "central", "sigma": 0.0, "clip": 1.0}})
+    plain, secure = secured(secagg=False, training_args=private), secured(training_args=private)
+    for experiment in (unprotected, plain, secure):
+        experiment.run_once()
+    assert_close(secure, weights(plain, 0))
+    assert max(float(np.abs(value - weights(unprotected, 0)[name]).max()) for name, value in weights(secure, 0).items()) > 0.05
+    for reply in secure.training_replies()[0]:
+        assert reply["privacy"].keys() == {"epsilon", "delta"}, "the rate of sampling would tell the number of samples"
+
+
 def test_rounds_go_on_in_one_session_and_the_contexts_tell_of_it(secured: Make, one_researcher: Requests) -> None:
     plain, secure = secured(secagg=False), secured()
     assert secure.secagg_context() == (None, None)
@@ -91,6 +104,8 @@ def test_nothing_of_a_single_node_reaches_the_researcher(secured: Make, federati
     for reply in [*replies[0], *replies[1]]:
         assert (reply["sample_size"], reply["test_sample_size"]) == (0, 0)
         assert (reply["params"], reply["params_path"], reply["optimizer_args"], reply["optim_aux_var"]) == (None,) * 4
+    reported = experiment.job().reported_metrics
+    assert {point["iteration"] for round_ in reported.values() for points in round_.values() for point in points} == {1}
     kept = {path.name.split("_")[0] for path in Path(experiment.experimentation_path()).glob("*.mpk")}
     assert kept == {"aggregated", "secagg"}  # the new model, and the opened mean
     assert "VALIDATION ON GLOBAL UPDATES/MEAN_SQUARE_ERROR" in set(experiment.history["metric"])
