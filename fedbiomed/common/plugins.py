@@ -3,6 +3,7 @@
 A name may come from the network or from a file, so it never reaches the import system before it was found on disk.
 """
 
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -17,8 +18,13 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 def member_names(family: ModuleType) -> list[str]:
-    """Names of the files of a family, sorted; those that begin with an underscore are not members."""
-    return sorted(module.name for module in pkgutil.iter_modules(family.__path__) if _NAME.fullmatch(module.name))
+    """Names of the files of a family, sorted; those that begin with an underscore are not members. A process looks once."""
+    return list(_names_in(tuple(family.__path__)))
+
+
+@functools.cache
+def _names_in(folders: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(folders) if _NAME.fullmatch(module.name)))
 
 
 def load_member(family: ModuleType, name: str) -> ModuleType:

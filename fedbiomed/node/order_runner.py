@@ -136,9 +136,10 @@ class OrderRunner:
             if self._tools.book.is_expired(order.expires_at):
                 self._fail(order, OrderState.EXPIRED, "FB314: the order expired before this node could begin; it was busy or away")
                 return
-            answer = self._upload(order, self._train(order, order.request, stop))
+            request = order.request
+            answer = self._upload(order, request, self._train(order, request, stop))
         elif order.state == OrderState.TRAINED or order.answer is None:
-            answer = self._upload(order, order.reply)
+            answer = self._upload(order, order.request, order.reply)
         else:
             answer = order.answer
         self._tools.send(order.researcher_id, answer)
@@ -242,12 +243,12 @@ class OrderRunner:
         if not (path.is_file() and sha256_of_file(path) == ref.sha256):
             self._patiently(lambda: self._tools.files.get(ref, path), _FETCH_PATIENCE_S)
 
-    def _upload(self, order: Order, reply: TrainReply) -> bytes:
+    def _upload(self, order: Order, request: TrainRequest, reply: TrainReply) -> bytes:
         """Put the result into the repository; returns the encoded reply."""
         path = self._spool / order.request_id / "result.mpk"
-        if order.request.secagg is not None:
+        if request.secagg is not None:
             if reply.state_id is not None:
-                path = self._tools.secagg.protect(order.request, path.parent, reply.sample_size)
+                path = self._tools.secagg.protect(request, path.parent, reply.sample_size)
             reply = without_counts(reply)
         if reply.state_id is not None:
             patience_s = max(_FETCH_PATIENCE_S, order.expires_at - time.time())

@@ -164,6 +164,8 @@ class Monitor:
             self._lines[round_ + 1] = lines
 
     def _save(self, folder: Path) -> None:
+        if not self._lines and not (folder / CSV_FILE).exists():
+            return  # nothing was ever reported
         head = ",".join(field.name for field in fields(Row)) + "\n"
         write_whole(folder / CSV_FILE, (head + "".join(self._lines.values())).encode())
         write_whole(folder / JSON_FILE, json.dumps(_writable(self._metric_store), allow_nan=False).encode())

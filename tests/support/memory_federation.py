@@ -1,6 +1,8 @@
 """A federation inside the test's process: real nodes and a real training process, over transports in memory."""
 
 import contextlib
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +30,7 @@ class MemoryFederation:
     worker: Worker
     broker: MemoryBroker = field(default_factory=MemoryBroker)
     files: MemoryFiles = field(default_factory=MemoryFiles)
+    researchers: list[Requests] = field(default_factory=list)
 
     def data(self, index: int) -> Path:
         """The folder in which a node's file lies."""
@@ -35,7 +38,7 @@ class MemoryFederation:
 
     @contextlib.contextmanager
     def node(self, index: int, *, is_new: bool = True, **settings: object) -> Iterator[Node]:
-        """Start one node, or start it again."""
+        """Start one node, or start it again; the researchers that are here know it then."""
         told = {"plan_approval": False, **settings}
         config = NodeConfig(root=self.root / f"node_{index}", id=f"node_{index}", **told)  # type: ignore[arg-type]
         save(config)
@@ -48,6 +51,8 @@ class MemoryFederation:
                 DatasetRegistry(store).add(name="rows", data_type="csv", tags=TAGS, path=self.data(index) / "rows.csv")
             with bus, Node(config, bus, files, store, worker=self.worker, boot_id=f"boot_{index}") as node:
                 bus.connect(5)
+                for requests in self.researchers:
+                    _wait_for(config.id, requests)
                 yield node
 
     @contextlib.contextmanager
@@ -58,7 +63,19 @@ class MemoryFederation:
         bus = MemoryBus(self.broker, f"researcher_test.{root.name}", persistent=False)
         bus.connect(5)
         with Connection(config, bus, MemoryFileStore(self.files, config.id)) as connection:
-            yield Requests(connection)
+            requests = Requests(connection)
+            self.researchers.append(requests)
+            try:
+                yield requests
+            finally:
+                self.researchers.remove(requests)
+
+
+def _wait_for(node_id: str, requests: Requests) -> None:
+    deadline, never = time.monotonic() + 20, threading.Event()
+    while node_id not in requests.online_nodes():
+        assert time.monotonic() < deadline, f"{node_id} did not become known"
+        never.wait(0.002)
 
 
 @contextlib.contextmanager
