@@ -179,13 +179,23 @@ def test_a_file_that_changes_while_it_is_sent_is_not_kept(server, tmp_path):
 
 
 class Started:
-    """A repository process in a folder."""
+    """A repository process in a folder; one that ends at once, as where its port is not free yet, is started again, twice at most."""
 
     def __init__(self, folder, port: int) -> None:
         save_network(NetworkConfig(root=folder, share_disk=False))
         command = fedbiomed("network", "start", "--dir", str(folder), "--no-broker", "--http-port", str(port))
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        self.url = self.process.stdout.readline().split("http=")[1].strip()
+        reasons = []
+        while len(reasons) < 3:
+            with (folder / "stderr.txt").open("w+", encoding="utf-8") as log:
+                self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+                said = self.process.stdout.readline()
+                if "http=" in said:
+                    self.url = said.split("http=")[1].strip()
+                    return
+                self.process.communicate(timeout=20)
+                log.seek(0)
+                reasons.append(f"{said!r}, exit {self.process.returncode}: {log.read()}")
+        raise AssertionError("\n".join(reasons))
 
     def end(self, number: int) -> None:
         self.process.send_signal(number)
