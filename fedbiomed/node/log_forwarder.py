@@ -108,10 +108,6 @@ class LogForwarder(logging.Handler):
             self._thread.join(_JOIN_S)
         super().close()
 
-    def not_sent(self) -> int:
-        """Records that were dropped, of which nobody has been told yet."""
-        return self._dropped
-
     @contextlib.contextmanager
     def working_for(self, researcher_id: str | None, *, is_order: bool = False) -> Iterator[None]:
         """What this thread logs within the block is this node's, and concerns this researcher only (None: whoever has open orders).
