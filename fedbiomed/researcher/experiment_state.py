@@ -26,6 +26,7 @@ from fedbiomed.researcher.strategies.strategy import Strategy
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+_OF_SINGLE_NODES = ("node_params", "node_optimizers")
 
 
 def restored_aggregator(state: Mapping[str, Any]) -> Aggregator:
@@ -93,9 +94,10 @@ def settled(state: State, folder: Path) -> State:
     job, params = state["job"], state["aggregated_params"]
     params = {round_: {"params_path": _at_home(entry["params_path"], folder)} for round_, entry in params.items()}
     replies = [[_with_file_at_home(reply, folder) for reply in replies] for replies in job["training_replies"]]
-    current = params.get(str(state["round_current"] - 1), {}).get("params_path", job["model_params_path"])
-    own = {node_id: _at_home(path, folder) for node_id, path in job.get("node_params", {}).items()}
-    job = {**job, "training_replies": replies, "model_params_path": current, "node_params": own}
+    current = params.get(str(state["round_current"] - 1), {}).get("params_path")
+    current = current or _at_home(str(Path(job["model_params_path"]).resolve()), folder)  # amid a chain nothing was aggregated
+    own = {kind: {node_id: _at_home(path, folder) for node_id, path in job.get(kind, {}).items()} for kind in _OF_SINGLE_NODES}
+    job = {**job, "training_replies": replies, "model_params_path": current, **own}
     return {**state, "aggregated_params": params, "job": job}
 
 

@@ -1,5 +1,6 @@
 """Optimizers' states that go with their models, over real nodes; only the transports are in memory. Numbers are worked out by hand."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -196,6 +197,8 @@ def test_a_chain_of_adam_goes_on_from_a_breakpoint_bit_for_bit(made, requests):
         resumed = Experiment.load_breakpoint(folder, requests=requests, show_progress=False)
         assert resumed.trainer().with_optimizer is True
         assert sorted(resumed.job().node_params.optimizers.paths()) == NODES
+        shutil.rmtree(folder)  # breakpoints may be removed once an experiment goes on
+        resumed.breakpoint()
         resumed.run()
         one, other = (e.aggregated_params()[4]["params"] for e in (unbroken, resumed))
         assert all(np.asarray(one[name]).tobytes() == np.asarray(other[name]).tobytes() for name in one), begun
