@@ -1,8 +1,9 @@
 """What a node remembers of its rounds of secure aggregation: records in the node's database, kept updates as files beside it."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -10,8 +11,10 @@ from fedbiomed.common.exceptions import FedbiomedNodeStoreError
 from fedbiomed.common.files import sync_folder, written_whole
 from fedbiomed.common.secagg.ledger import RoundRecord
 from fedbiomed.common.secagg.quantise import Quantised
-from fedbiomed.common.secagg.terms import Purpose
+from fedbiomed.common.secagg.terms import Purpose, Weighting
 from fedbiomed.node.store import NodeStore
+
+T = TypeVar("T")
 
 
 class StoredLedger:
@@ -57,7 +60,8 @@ class StoredLedger:
             place.mkdir(parents=True, mode=0o700)
             for purpose, quantised in values.items():
                 with written_whole(place / f"{purpose.value}.npz") as file:
-                    np.savez(file, values=quantised.values, clipped=np.float64(quantised.clipped))
+                    weighting = np.array(quantised.weighting.value)
+                    np.savez(file, values=quantised.values, clipped=np.float64(quantised.clipped), weighting=weighting)
             sync_folder(place)
         except OSError as error:
             raise FedbiomedNodeStoreError(f"cannot keep an update in {place}: {error.strerror or error}") from error
@@ -68,18 +72,35 @@ class StoredLedger:
         Raises:
             FedbiomedNodeStoreError: it cannot be read.
         """
-        found = {}
-        for path in sorted(self._place(sid, round_).glob("*.npz")):
-            try:
-                with np.load(path, allow_pickle=False) as kept:
-                    found[Purpose(path.stem)] = Quantised(kept["values"], float(kept["clipped"]))
-            except (OSError, ValueError, KeyError) as error:
-                raise FedbiomedNodeStoreError(f"cannot read the kept update {path}: {error}") from error
-        return found
+        kept = self._kept(sid, round_, lambda file: Quantised(file["values"], float(file["clipped"]), _weighting(file)))
+        return {Purpose(name): quantised for name, quantised in kept.items()}
+
+    def weightings(self, sid: bytes, round_: int) -> set[Weighting]:
+        """By what this node counts in the parts of the kept update; the values are not read.
+
+        Raises:
+            FedbiomedNodeStoreError: it cannot be read.
+        """
+        return set(self._kept(sid, round_, _weighting).values())
 
     def drop_values(self, sid: bytes, round_: int) -> None:
         """Delete the quantised update of a round."""
         shutil.rmtree(self._place(sid, round_), ignore_errors=True)
 
+    def _kept(self, sid: bytes, round_: int, read: Callable[[Any], T]) -> dict[str, T]:
+        """Something of each file of the kept update, by its name."""
+        found = {}
+        for path in sorted(self._place(sid, round_).glob("*.npz")):
+            try:
+                with np.load(path, allow_pickle=False) as file:
+                    found[path.stem] = read(file)
+            except (OSError, ValueError, KeyError) as error:
+                raise FedbiomedNodeStoreError(f"cannot read the kept update {path}: {error}") from error
+        return found
+
     def _place(self, sid: bytes, round_: int) -> Path:
         return self._folder / f"{sid.hex()}_{round_}"
+
+
+def _weighting(file: Any) -> Weighting:
+    return Weighting(str(file["weighting"]))
