@@ -1,9 +1,8 @@
 """What a node remembers of its rounds of secure aggregation: records in the node's database, kept updates as files beside it."""
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,8 +12,6 @@ from fedbiomed.common.secagg.ledger import RoundRecord
 from fedbiomed.common.secagg.quantise import Quantised
 from fedbiomed.common.secagg.terms import Purpose, Weighting
 from fedbiomed.node.store import NodeStore
-
-T = TypeVar("T")
 
 
 class StoredLedger:
@@ -59,9 +56,8 @@ class StoredLedger:
         try:
             place.mkdir(parents=True, mode=0o700)
             for purpose, quantised in values.items():
-                with written_whole(place / f"{purpose.value}.npz") as file:
-                    weighting = np.array(quantised.weighting.value)
-                    np.savez(file, values=quantised.values, clipped=np.float64(quantised.clipped), weighting=weighting)
+                with written_whole(place / f"{purpose.value}.{quantised.weighting.value}.npz") as file:
+                    np.savez(file, values=quantised.values, clipped=np.float64(quantised.clipped))
             sync_folder(place)
         except OSError as error:
             raise FedbiomedNodeStoreError(f"cannot keep an update in {place}: {error.strerror or error}") from error
@@ -72,35 +68,26 @@ class StoredLedger:
         Raises:
             FedbiomedNodeStoreError: it cannot be read.
         """
-        kept = self._kept(sid, round_, lambda file: Quantised(file["values"], float(file["clipped"]), _weighting(file)))
-        return {Purpose(name): quantised for name, quantised in kept.items()}
+        found = {}
+        for path in self._files(sid, round_):
+            try:
+                purpose, weighting, _ = path.name.split(".")
+                with np.load(path, allow_pickle=False) as kept:
+                    found[Purpose(purpose)] = Quantised(kept["values"], float(kept["clipped"]), Weighting(weighting))
+            except (OSError, ValueError, KeyError) as error:
+                raise FedbiomedNodeStoreError(f"cannot read the kept update {path}: {error}") from error
+        return found
 
     def weightings(self, sid: bytes, round_: int) -> set[Weighting]:
-        """By what this node counts in the parts of the kept update; the values are not read.
-
-        Raises:
-            FedbiomedNodeStoreError: it cannot be read.
-        """
-        return set(self._kept(sid, round_, _weighting).values())
+        """By what this node counts in the parts of the kept update: told by the files' names."""
+        return {Weighting(path.name.split(".")[1]) for path in self._files(sid, round_)}
 
     def drop_values(self, sid: bytes, round_: int) -> None:
         """Delete the quantised update of a round."""
         shutil.rmtree(self._place(sid, round_), ignore_errors=True)
 
-    def _kept(self, sid: bytes, round_: int, read: Callable[[Any], T]) -> dict[str, T]:
-        """Something of each file of the kept update, by its name."""
-        found = {}
-        for path in sorted(self._place(sid, round_).glob("*.npz")):
-            try:
-                with np.load(path, allow_pickle=False) as file:
-                    found[path.stem] = read(file)
-            except (OSError, ValueError, KeyError) as error:
-                raise FedbiomedNodeStoreError(f"cannot read the kept update {path}: {error}") from error
-        return found
+    def _files(self, sid: bytes, round_: int) -> list[Path]:
+        return sorted(self._place(sid, round_).glob("*.npz"))
 
     def _place(self, sid: bytes, round_: int) -> Path:
         return self._folder / f"{sid.hex()}_{round_}"
-
-
-def _weighting(file: Any) -> Weighting:
-    return Weighting(str(file["weighting"]))

@@ -1,8 +1,8 @@
 """Which auxiliary variables of declearn's modules can be summed unseen, as secure aggregation does.
 
-A module's variables are a dataclass. They can be summed where those of several nodes together are the sum of theirs, field by field, and each
-field is a vector over the trainable parameters or a number. Whether that is so is read off the class: from its annotations, and from the
-methods by which declearn lets a class combine its variables otherwise.
+A module's variables are a dataclass. They can be summed where those of several nodes together are the sum of theirs, field by field, and
+each field is a vector over the trainable parameters or a number. Whether that is so is read off the class: from its annotations, and from
+the methods by which declearn lets a class combine its variables otherwise.
 """
 
 import dataclasses

@@ -5,8 +5,8 @@ With S the nodes of the sum, N all nodes, W the weights of the nodes (1 each, or
     dc <- mean of c_i' - c_i     i in S, weighted: what a sum tells
     c  <- c + W_S / W_N * dc     which is the mean of c_i over N
 
-That is algorithm 1 of Karimireddy et al. 2020 (arXiv:1910.06378), lines 12 to 17. Weights by samples are told by their sums only: W_N is that
-of the largest sum so far, as if the nodes that were not in it counted like the mean of those that were; and a node's must stay the same.
+That is algorithm 1 of Karimireddy et al. 2020 (arXiv:1910.06378), lines 12 to 17. Weights by samples are told by their sums only: W_N is
+that of the largest sum so far, as if the nodes that were not in it counted like the mean of those that were. A node's must not change.
 """
 
 import uuid
