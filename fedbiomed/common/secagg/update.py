@@ -88,6 +88,20 @@ def moved(sent: Mapping[str, Any], ways: Mapping[str, Floats]) -> dict[str, Any]
     return {name: combined([(1.0, sent[name]), (1.0, way)], name) for name, way in ways.items()}
 
 
+def without_rounding(ways: Mapping[str, Floats], bits: int) -> dict[str, Floats]:
+    """Means of the ways of counters, of which those that are a whole number but for the rounding to steps are that number.
+
+    A model cuts off what stands behind the point, so a counter that went by 1.9998 would otherwise lose a step.
+
+    Args:
+        ways: by name, of the purpose "metrics".
+        bits: of a value.
+    """
+    error = 2 * COUNTER_RANGE / ((1 << bits) - 1)
+    whole = {name: np.rint(way) for name, way in ways.items()}
+    return {name: np.where(np.abs(way - whole[name]) <= error, whole[name], way) for name, way in ways.items()}
+
+
 def _split(kinds: Mapping[str, Any], values: Mapping[str, Any]) -> dict[Purpose, dict[str, Any]]:
     found: dict[Purpose, dict[str, Any]] = {}
     for name, value in values.items():
