@@ -13,7 +13,7 @@ import numpy as np
 
 from fedbiomed.common.params import as_array, combined
 from fedbiomed.common.secagg.errors import round_error
-from fedbiomed.common.secagg.layout import Floats, Layout
+from fedbiomed.common.secagg.layout import Floats, Layout, Way
 from fedbiomed.common.secagg.lom_node import Part
 from fedbiomed.common.secagg.part_rules import PartRule, rule_of
 from fedbiomed.common.secagg.terms import Purpose
@@ -62,7 +62,7 @@ def parts_of(made: Mapping[str, Any], sent: Mapping[str, Any], rules: Sequence[P
         new, old = as_array(value, name, "the node"), as_array(sent.get(name), name, "the researcher") if name in sent else None
         if old is None or old.shape != new.shape:
             raise round_error(f"parameter {name!r:.80} of the node was not sent by the researcher in this shape: it cannot be summed")
-        ways[name] = np.subtract(new, old, dtype=np.result_type(np.float64, new.dtype))
+        ways[name] = Way(new, old)
     return {purpose: ruled(purpose, part, rules) for purpose, part in _split(made, ways).items()}
 
 
