@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from fedbiomed.common.serializer import Serializer
 from fedbiomed.common.training_plans.torch_plan import TorchTrainingPlan
 from fedbiomed.common.transport.memory_bus import MemoryBus
 from fedbiomed.common.transport.memory_store import MemoryFiles, MemoryFileStore
-from fedbiomed.researcher.aggregators import ClientLevelDP, FedProx, Scaffold
+from fedbiomed.researcher.aggregators import ClientLevelDP, FedBN, FedPer, FedProx, Scaffold
 from fedbiomed.researcher.connect import Connection
 from fedbiomed.researcher.experiment import Experiment
 from fedbiomed.researcher.requests import Requests
@@ -138,6 +139,17 @@ def test_numbers_that_nodes_tell_are_summed(secured: Make, aggregator: Callable[
     assert told(secure.aggregator()) == pytest.approx(told(plain.aggregator()), abs=1e-6)
     assert told(secure.aggregator()) != pytest.approx(first, abs=1e-3)
     assert all("told" not in reply for reply in secure.training_replies()[0])
+
+
+@pytest.mark.parametrize("aggregator", [FedBN, FedPer(private=["2"])], ids=["FedBN", "FedPer"])
+def test_only_the_layers_that_travel_are_summed(secured: Make, aggregator: Any) -> None:
+    what = {"training_plan_class": NormPlan, "node_selection_strategy": Turns, "aggregator": aggregator}
+    plain, secure = secured(secagg=False, **what), secured(**{**what, "aggregator": deepcopy(aggregator)})
+    for round_ in range(3):
+        plain.run_once()
+        secure.run_once()
+        close(weights(secure, round_), weights(plain, round_), 4 * (round_ + 1))
+    assert secure.aggregator()._trained.keys() == plain.aggregator()._trained.keys() == set(NODES)
 
 
 class Recording(MemoryFileStore):
@@ -334,8 +346,29 @@ def test_two_weightings_need_three_nodes(federation: MemoryFederation, secured: 
         two = secured(nodes=["node_5", "node_6"], secagg=SecureAggregation(allow_two_nodes=True), **what, **TORCH)
         with pytest.raises(FedbiomedSecureAggregationError, match="tell the updates of 2 nodes"):
             two.run_once()
-        alike = secured(nodes=["node_5", "node_6"], secagg=SecureAggregation(allow_two_nodes=True), aggregator=Scaffold)
+        alike = secured(nodes=["node_5", "node_6"], secagg=SecureAggregation(allow_two_nodes=True, count_alike=True), **what, **TORCH)
         assert alike.run_once() == 1
+
+
+class Alike(DefaultStrategy):
+    """Lets all nodes count alike."""
+
+    def accept(self, reply):
+        return 1.0
+
+
+def test_nodes_may_count_alike(secured: Make) -> None:
+    def what() -> dict[str, Any]:
+        return {"agg_optimizer": Optimizer(lr=1.0, modules=["scaffold-server"]), **TORCH}
+
+    plain = secured(secagg=False, node_selection_strategy=Alike, **what())
+    secure = secured(secagg=SecureAggregation(count_alike=True), **what())
+    for round_ in range(2):
+        plain.run_once()
+        secure.run_once()
+        close(weights(secure, round_), weights(plain, round_), 4 * (round_ + 1))
+    mixed = secured(secagg=SecureAggregation(count_alike=True), aggregator=FedProx(adaptive=True), **what())
+    assert mixed.run_once() == 1  # two sources of auxiliary variables, of one weighting
 
 
 class Failing(TorchLine):

@@ -53,5 +53,5 @@ class SurvivorSet:
         if len(set(weightings)) > 1 and len(self.nodes) < LEAST_OF_TWO_WEIGHTINGS:
             raise round_error(
                 f"{len(self.nodes)} nodes are left: their updates would follow from two sums that weigh them by samples and alike; "
-                f"{LEAST_OF_TWO_WEIGHTINGS} are needed, or an aggregator by which nodes count alike; nothing is revealed"
+                f"{LEAST_OF_TWO_WEIGHTINGS} are needed, or SecureAggregation(count_alike=True); nothing is revealed"
             )

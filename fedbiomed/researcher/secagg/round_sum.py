@@ -83,30 +83,32 @@ class RoundSum:
     sent: Params
 
     @classmethod
-    def of(cls, job: Job, aggregator: Aggregator, agg_optimizer: Any, read: Callable[[], Params]) -> "RoundSum":
+    def of(cls, job: Job, aggregator: Aggregator, agg_optimizer: Any, read: Callable[[], Params], *, count_alike: bool) -> "RoundSum":
         """What a round of these sums.
 
         Args:
             job: with the plan.
             aggregator, agg_optimizer: of the experiment.
             read: gives the parameters that the nodes get.
+            count_alike: whether all nodes count alike, whatever the aggregator asks for.
 
         Raises:
             FedbiomedSecureAggregationError: aggregator and optimizer would count the nodes otherwise in what goes beside the parameters.
         """
         plan, terms = job.training_plan, aggregator.sum_terms(job.training_plan)
+        weighting = Weighting.NODES if count_alike else terms.weighting
         model = {name: value for name, value in plan.get_model_params().items() if aggregator.travels(name)}
         of_optimizer = aux_shapes(agg_optimizer, plan.get_model_params(only_trainable=True))
-        if of_optimizer and terms.beside and terms.weighting is not Weighting.NODES:
+        if of_optimizer and terms.beside and weighting is not Weighting.NODES:
             raise round_error(
                 f"both the aggregator {aggregator.aggregator_name} and agg_optimizer exchange auxiliary variables, the one weighted by "
-                "samples, the other not: choose one of them"
+                "samples, the other not: choose one of them, or let nodes count alike: SecureAggregation(count_alike=True)"
             )
         layouts, beside = layouts_of(model), {**terms.beside, **of_optimizer}
-        weightings = dict.fromkeys(layouts, terms.weighting)
+        weightings = dict.fromkeys(layouts, weighting)
         if beside:
             layouts[Purpose.AUX] = Layout(tuple(sorted(beside.items())))
-            weightings[Purpose.AUX] = Weighting.NODES if of_optimizer else terms.weighting
+            weightings[Purpose.AUX] = Weighting.NODES if of_optimizer else weighting
         file = read()
         return cls(digest=digest_of(model), layouts=layouts, weightings=weightings, sent={name: file[name] for name in model})
 

@@ -19,7 +19,7 @@ from fedbiomed.researcher.secagg.session import SecureSession, Wish, agreed
 logger = logging.getLogger(__name__)
 DEFAULT_CLIP = 16
 _ARGUMENTS = ("active", "timeout", "clipping_range")
-_OPTIONS = ("scheme", "allow_two_nodes", "minimum_nodes", "signed_survivors", "aux_clipping_range")
+_OPTIONS = ("scheme", "allow_two_nodes", "minimum_nodes", "signed_survivors", "aux_clipping_range", "count_alike")
 _RANGES = ("clip", "aux_clip")
 
 
@@ -37,6 +37,8 @@ class SecureAggregation:
         signed_survivors: let nodes open a sum only when more than two thirds of them signed who is in it, so that a dishonest researcher
             cannot tell them different things; fewer nodes may be lost then.
         aux_clipping_range: the same as `clipping_range` for auxiliary variables, which go beside the updates.
+        count_alike: let all nodes count alike, whatever their samples and the aggregator: then updates and auxiliary variables of
+            optimizers are summed by the same weights, and no number of samples is in a sum.
 
     Attributes:
         timeout, clipping_range, aux_clipping_range: as given.
@@ -56,6 +58,7 @@ class SecureAggregation:
         minimum_nodes: int | None = None,
         signed_survivors: bool = False,
         aux_clipping_range: int | None = None,
+        count_alike: bool = False,
     ) -> None:
         self._active = _flag(active)
         self.timeout = _count("timeout", timeout, least=0)
@@ -65,6 +68,7 @@ class SecureAggregation:
         self.allow_two_nodes = _flag(allow_two_nodes, "allow_two_nodes")
         self.minimum_nodes = None if minimum_nodes is None else _count("minimum_nodes", minimum_nodes, least=2)
         self.signed_survivors = _flag(signed_survivors, "signed_survivors")
+        self.count_alike = _flag(count_alike, "count_alike")
         self._clip, self._aux_clip = float(clipping_range or DEFAULT_CLIP), float(aux_clipping_range or DEFAULT_CLIP)
         self._session: SecureSession | None = None
         self._wanted: list[str] = []

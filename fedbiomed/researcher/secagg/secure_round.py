@@ -74,7 +74,7 @@ def updates_of(secagg: SecureAggregation, round_: int, job: Job, parts: Parts) -
         )
     asked, ranges = list(job.nodes), secagg.ranges
     parts.aggregator.expect_sums(ranges.aux)
-    summed = RoundSum.of(job, parts.aggregator, parts.agg_optimizer, lambda: _sent(job))
+    summed = RoundSum.of(job, parts.aggregator, parts.agg_optimizer, lambda: _sent(job), count_alike=secagg.count_alike)
     begun = opened_round.begun_as(job, round_, asked, summed.told)
     opened = opened_round.kept(job, begun)
     if opened is not None:
@@ -157,7 +157,7 @@ class SecureRound(RoundUpdates):
         if self._summed.weighs_twice and len(self._session.terms.members) < LEAST_OF_TWO_WEIGHTINGS:
             raise round_error(
                 f"two sums, one weighted by samples and one not, tell the updates of {len(self._session.terms.members)} nodes; with "
-                f"auxiliary variables of agg_optimizer {LEAST_OF_TWO_WEIGHTINGS} are needed, or an aggregator by which nodes count alike"
+                f"auxiliary variables of agg_optimizer {LEAST_OF_TWO_WEIGHTINGS} are needed, or SecureAggregation(count_alike=True)"
             )
         if self._session.absent:
             members = [node for node in self._sampled if node in self._session.terms.members]
