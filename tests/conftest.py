@@ -27,6 +27,11 @@ def network_config(root: Path, **settings: int) -> NetworkConfig:
     return NetworkConfig(root=root, mqtt_port=0, http_port=0, **settings)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that wait long for processes first: else the last of them keeps one core waiting for the other at the end."""
+    items.sort(key=lambda item: "end_to_end" not in item.path.parts)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _ctrl_c_is_heard() -> None:
     """A shell starts what runs in its background with Ctrl-C ignored, and the processes of the tests would inherit that."""

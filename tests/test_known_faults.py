@@ -17,7 +17,7 @@ FAULTS = {
     "runs orders of a researcher long gone": "node/test_node.py::test_an_order_that_cannot_be_carried_out_is_answered_with_the_reason",
     "fetches any URL that a message names": "ground/test_messages.py::test_a_file_reference_is_checked",
     "approves by default": "node/test_cli_node.py::test_create_has_safe_defaults_and_a_default_folder",
-    "no test with a dead node": "end_to_end/test_bad_input.py::test_a_node_that_stays_away_ends_the_round_with_its_name",
+    "no test with a dead node": "end_to_end/test_bad_input.py::test_nodes_that_stay_away_end_the_round_with_their_names",
     "a check value under the mask of the weights": "secagg/test_lom.py::test_a_known_value_tells_nothing_of_the_others",
     "a mask serves twice": "secagg/test_lom.py::test_an_attempt_is_used_once_and_in_order",
     "zeros at the end of a hidden block are lost": "secagg/test_joye_libert.py::test_the_sum_of_all_is_exact_and_of_fewer_does_not_open",

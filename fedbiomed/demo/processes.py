@@ -35,7 +35,7 @@ class Background:
     def __init__(self, command: Sequence[str], log: Path) -> None:
         self._command = command
         self._log_path = log
-        self._log: IO[str] = log.open("w", encoding="utf-8")
+        self._log: IO[str] = log.open("a", encoding="utf-8")
         self._said_ready = threading.Event()
         self.ready_line = ""
         self._process = subprocess.Popen(
@@ -143,6 +143,11 @@ class Federation:
         """Approve a plan on every node, as its operator would."""
         each_at_once([["node", "plan", "register", str(plan), "--dir", str(site.folder), "--name", name] for site in self.sites])
 
+    def start_node(self, site: Site) -> Background:
+        """Start a hospital's node, or start it again after its end; its log goes on."""
+        node = self.nodes[site.hospital.name] = self._background(["node", "start", "--dir", str(site.folder)], site.hospital.name)
+        return node
+
     def _start(self) -> None:
         (self._out / "logs").mkdir(parents=True, exist_ok=True)
         self._start_network()
@@ -150,7 +155,7 @@ class Federation:
         each_at_once([["node", "create", "--dir", str(s.folder), "--name", s.hospital.name, *address] for s in self.sites])
         each_at_once([command for site in self.sites for command in self._registrations(site)])
         for site in self.sites:
-            self.nodes[site.hospital.name] = self._background(["node", "start", "--dir", str(site.folder)], site.hospital.name)
+            self.start_node(site)
         for node in self.nodes.values():
             node.wait_until_ready()
 

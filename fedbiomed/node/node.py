@@ -158,6 +158,7 @@ class Node:
 
     def _take_order(self, request: TrainRequest, payload: bytes) -> None:
         refusal = self._reason_against(request)
+        self._close_orders(request)
         if refusal is not None:
             self._refuse(request, payload, *refusal)
             return
@@ -202,6 +203,12 @@ class Node:
             logger.info("order %s was cancelled: %s", wish.request_id, wish.reason)
             self._runner.interrupt(wish.request_id)
             self._runner.discard_files(wish.request_id)
+
+    def _close_orders(self, request: TrainRequest) -> None:
+        """Those whose results the researcher has, as it says with its next order."""
+        for request_id in request.got:
+            ids = {"researcher_id": request.researcher_id, "node_id": request.node_id}
+            self._close_order(OrderGot(request_id=request_id, **ids), b"")
 
     def _close_order(self, receipt: OrderGot, _payload: bytes) -> None:
         if receipt.node_id == self._config.id and self._book.got(receipt):

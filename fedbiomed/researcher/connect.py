@@ -3,8 +3,8 @@
 import os
 import secrets
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -29,9 +29,12 @@ class Connection:
     config: ResearcherConfig
     bus: MessageBus
     files: FileStore
+    before_close: list[Callable[[], None]] = field(default_factory=list, compare=False)
 
     def close(self) -> None:
         """Send what is still queued (at most 2 s), then disconnect; a second call does nothing."""
+        while self.before_close:
+            self.before_close.pop()()
         if self.bus.is_connected:
             self.bus.flush(_FLUSH_S)
         self.bus.close()

@@ -8,7 +8,7 @@ between two events from the queue; there is no timer and no thread.
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import Empty
 from types import TracebackType
 from typing import Self
@@ -104,12 +104,14 @@ class Exchange:
         self._events: Events
 
     def __enter__(self) -> Self:
-        payloads = [encode(request) for request in self._requests]
+        took_along = [self._inbox.receipts.of(request.node_id) for request in self._requests]
+        payloads = [encode(replace(request, got=got)) for request, got in zip(self._requests, took_along, strict=True)]
         self._events = self._inbox.open([request.request_id for request in self._requests])
         self._deadline = time.monotonic() + self._patience.round_timeout_s
         try:
-            for request, payload in zip(self._requests, payloads, strict=True):
+            for request, payload, got in zip(self._requests, payloads, took_along, strict=True):
                 self._send(request, payload)
+                self._inbox.receipts.sent(got)
         except BaseException as error:
             self._end(f"the round was ended by {type(error).__name__}")
             raise

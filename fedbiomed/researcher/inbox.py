@@ -21,6 +21,7 @@ from fedbiomed.common.messages.presence import Hello, Presence
 from fedbiomed.common.messages.training import OrderCancelled, OrderGot
 from fedbiomed.common.transport.transport import MessageBus
 from fedbiomed.researcher import node_logs
+from fedbiomed.researcher.receipts import Receipts
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +71,7 @@ class Inbox:
         self._waiting: dict[str, Events] = {}
         self._closed: OrderedDict[str, OrderGot | OrderCancelled] = OrderedDict()
         self._presences: dict[str, Presence] = {}
+        self.receipts = Receipts(self._tell)
         began = time.monotonic()
         bus.subscribe(topics.replies(federation, researcher_id, "+"), self._on_reply)
         bus.subscribe(topics.presence(federation, "+"), self._on_presence)
@@ -91,13 +93,16 @@ class Inbox:
                 self._waiting.pop(request_id, None)
 
     def close_order(self, message: OrderGot | OrderCancelled) -> None:
-        """Tell a node how its order ended, now and whenever it speaks of that order again."""
+        """Tell a node how its order ended, and again whenever it speaks of that order; a receipt may wait for the next order."""
         with self._lock:
             self._waiting.pop(message.request_id, None)
             self._closed[message.request_id] = message
             while len(self._closed) > _REMEMBERED_ORDERS:
                 self._closed.popitem(last=False)
-        self._tell(message)
+        if isinstance(message, OrderGot):
+            self.receipts.add(message)
+        else:
+            self._tell(message)
 
     def presence(self, node_id: str) -> Presence | None:
         """What is known of a node: online, offline, or nothing at all."""

@@ -82,6 +82,7 @@ class Requests(metaclass=_OnePerSettings):
         self._end = weakref.finalize(self, self.connection.close if connection is None else _leave_open)
         config = self.connection.config
         self._inbox = Inbox(self.connection.bus, config.federation, config.id)
+        self.connection.before_close.append(self._inbox.receipts.flush)
         self._loose = LooseMessages(weakref.proxy(self))
         self._monitor_callback: MonitorCallback | None = None
 

@@ -21,19 +21,19 @@ def content(state):
     return Serializer.dumps(state.snapshot())
 
 
-@pytest.mark.parametrize("before", [1, 4])
-def test_a_new_process_goes_on_to_the_bit(tmp_path, before):
-    unbroken = make(seed=7)
-    train(unbroken, before)
-    unbroken.save(tmp_path / "state.mpk")
-    train(unbroken, 5)
-    subprocess.run(
-        [sys.executable, "-m", "tests.support.step_training", str(tmp_path / "state.mpk"), str(tmp_path / "end.mpk")],
-        check=True,
-        timeout=120,
-    )
-    assert Serializer.dumps(Serializer.load(tmp_path / "end.mpk")["state"]) == content(unbroken)
-    assert unbroken.counters["total_steps"] == before + 5
+def test_a_new_process_goes_on_to_the_bit(tmp_path):
+    unbroken = {}
+    for before in (1, 4):
+        state, folder = make(seed=7), tmp_path / str(before)
+        folder.mkdir()
+        train(state, before)
+        state.save(folder / "state.mpk")
+        train(state, 5)
+        assert state.counters["total_steps"] == before + 5
+        unbroken[folder] = content(state)
+    subprocess.run([sys.executable, "-m", "tests.support.step_training", *map(str, unbroken)], check=True, timeout=120)
+    for folder, expected in unbroken.items():
+        assert Serializer.dumps(Serializer.load(folder / "end.mpk")["state"]) == expected
 
 
 def test_the_learning_rate_goes_on_falling():

@@ -7,7 +7,7 @@ A test uses `Class.member` when it, or a function or fixture of its file that it
 import ast
 import importlib.util
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -46,10 +46,11 @@ class TestFile:
     tests: Mapping[str, frozenset[str]]
 
 
-def rows() -> list[Row]:
+@cache
+def rows() -> tuple[Row, ...]:
     """The whole table, without what is pending."""
-    files = list(test_files())
-    return [Row(name, defined_at(name) or "", used_by(name, files) or "") for name in contract_names() if name.label not in PENDING]
+    files = test_files()
+    return tuple(Row(name, defined_at(name) or "", used_by(name, files) or "") for name in contract_names() if name.label not in PENDING)
 
 
 def table_text() -> str:
@@ -135,7 +136,7 @@ def _relative(path: Path) -> str:
     return path.resolve().relative_to(ROOT).as_posix()
 
 
-def used_by(name: ContractName, files: list[TestFile]) -> str | None:
+def used_by(name: ContractName, files: Sequence[TestFile]) -> str | None:
     """`file::test` of the first test that uses a name, None where none does."""
     owner, _, member = name.name.rpartition(".")
     owners = {owner, *_derived(name.module, owner)}
@@ -167,11 +168,11 @@ def _class(name: ContractName) -> type[Any] | None:
     return target if inspect.isclass(target) else None
 
 
-def test_files() -> Iterator[TestFile]:
+@cache
+def test_files() -> tuple[TestFile, ...]:
     """All files of tests but those that speak about this table."""
-    for path in sorted((ROOT / "tests").rglob("test_*.py")):
-        if path.parent != Path(__file__).parent:
-            yield test_file(path)
+    paths = sorted((ROOT / "tests").rglob("test_*.py"))
+    return tuple(test_file(path) for path in paths if path.parent != Path(__file__).parent)
 
 
 test_files.__test__ = False  # type: ignore[attr-defined]

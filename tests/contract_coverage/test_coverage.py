@@ -73,5 +73,5 @@ def test_the_check_sees_a_name_that_is_missing_or_unused(tmp_path: Path) -> None
     nothing = ContractName("fedbiomed.researcher.experiment", "Experiment.never_there")
     assert coverage.defined_at(nothing) is None
     assert coverage.defined_at(ContractName("fedbiomed.nowhere", "X")) is None
-    assert coverage.used_by(nothing, list(coverage.test_files())) is None
+    assert coverage.used_by(nothing, coverage.test_files()) is None
     assert coverage.defined_at(ContractName("fedbiomed.researcher.experiment", "Experiment.run")) is not None

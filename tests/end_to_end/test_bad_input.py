@@ -1,10 +1,15 @@
 """What users and machines get wrong: a clear error, and nothing lost. All with real processes."""
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -12,9 +17,11 @@ import pytest
 
 from fedbiomed.common.exceptions import FedbiomedBreakpointError, FedbiomedError, FedbiomedStrategyError, FedbiomedUserInputError
 from fedbiomed.demo.processes import Background
+from fedbiomed.researcher.connect import connect
 from fedbiomed.researcher.experiment import Experiment
+from fedbiomed.researcher.requests import Requests
 from tests.support.brokers import free_port
-from tests.support.federation import TAGS, command, running
+from tests.support.federation import TAGS, command, researcher_config, running
 from tests.support.plans import LinePlan, SlowPlan
 
 ARGS = {"epochs": 1, "loader_args": {"batch_size": 8}, "random_seed": 7}
@@ -29,6 +36,13 @@ def federation(tmp_path_factory):
 @pytest.fixture
 def experiment(federation):
     return Experiment(tags=TAGS, training_plan_class=LinePlan, training_args=dict(ARGS), requests=federation.requests)
+
+
+@contextlib.contextmanager
+def another_researcher(federation, folder, **settings):
+    """Somebody with other settings on the same federation."""
+    with connect(researcher_config(folder / "researcher", federation.federation, **settings)) as connection:
+        yield Requests(connection)
 
 
 def one_line(error: BaseException) -> str:
@@ -152,8 +166,6 @@ def begun_pipe(site) -> Path:
 
 
 def in_background(action):
-    from concurrent.futures import ThreadPoolExecutor
-
     pool = ThreadPoolExecutor(1)
     future = pool.submit(action)
     pool.shutdown(wait=False)
@@ -163,26 +175,25 @@ def in_background(action):
 SLOW = {"training_plan_class": SlowPlan, "training_args": {"num_updates": 1, "loader_args": {"batch_size": 4}}}
 
 
-def test_a_killed_worker_is_told_and_the_node_lives_on(tmp_path):
-    with running(tmp_path, nodes=1) as started:
-        pipe = begun_pipe(started.federation.sites[0])
-        experiment = Experiment(tags=TAGS, requests=started.requests, **SLOW)
-        future = in_background(experiment.run_once)
-        pipe.read_text()
-        pipe.unlink()
-        worker_of(started.federation.nodes["site-0"]).kill()
-        with pytest.raises(FedbiomedStrategyError, match=r"signal 9|SIGKILL") as caught:
-            future.result(timeout=25)
-        one_line(caught.value)
-        assert experiment.round_current() == 0
-        assert experiment.run_once() == 1
+def test_a_killed_worker_is_told_and_the_node_lives_on(federation):
+    pipe = begun_pipe(federation.federation.sites[0])
+    experiment = Experiment(tags=TAGS, requests=federation.requests, **SLOW)
+    future = in_background(experiment.run_once)
+    pipe.read_text()
+    pipe.unlink()
+    worker_of(federation.federation.nodes["site-0"]).kill()
+    with pytest.raises(FedbiomedStrategyError, match=r"signal 9|SIGKILL") as caught:
+        future.result(timeout=25)
+    one_line(caught.value)
+    assert experiment.round_current() == 0
+    assert experiment.run_once() == 1
 
 
-def test_a_killed_daemon_goes_on_with_its_order_after_a_restart(tmp_path):
-    with running(tmp_path, nodes=2, offline_grace_s=25) as started:
-        victim, site = started.federation.nodes["site-0"], started.federation.sites[0]
-        pipe = begun_pipe(site)
-        experiment = Experiment(tags=TAGS, requests=started.requests, **SLOW)
+def test_a_killed_daemon_goes_on_with_its_order_after_a_restart(federation, tmp_path):
+    victim, site = federation.federation.nodes["site-0"], federation.federation.sites[0]
+    pipe = begun_pipe(site)
+    with another_researcher(federation, tmp_path, idle_timeout_s=60, offline_grace_s=25) as requests:
+        experiment = Experiment(tags=TAGS, requests=requests, **SLOW)
         future = in_background(experiment.run_once)
         pipe.read_text()
         pipe.unlink()
@@ -190,36 +201,9 @@ def test_a_killed_daemon_goes_on_with_its_order_after_a_restart(tmp_path):
         os.kill(victim.pid, signal.SIGKILL)
         _, alive = psutil.wait_procs(family, timeout=15)
         assert alive == [], "the training process outlived its daemon"
-        again = Background(["node", "start", "--dir", str(site.folder)], tmp_path / "logs" / "again.log")
-        try:
-            assert future.result(timeout=60) == 1
-        finally:
-            again.end()
-        assert len(experiment.training_replies()[0].data()) == 2
-
-
-def test_a_node_that_stays_away_ends_the_round_with_its_name(tmp_path):
-    with running(tmp_path, nodes=2, offline_grace_s=1) as started:
-        experiment = Experiment(tags=TAGS, training_plan_class=LinePlan, training_args=dict(ARGS), requests=started.requests)
-        victim = started.federation.nodes["site-0"]
-        gone = json.loads(command("node", "status", "--dir", str(started.federation.sites[0].folder), "--json").stdout)["id"]
-        os.kill(victim.pid, signal.SIGKILL)
-        with pytest.raises(FedbiomedStrategyError, match=gone) as caught:
-            experiment.run_once()
-        assert "1 of 2 nodes" in one_line(caught.value)
-        assert experiment.round_current() == 0
-
-
-def test_no_node_at_all(tmp_path):
-    with running(tmp_path, nodes=3, offline_grace_s=1) as started:
-        experiment = Experiment(tags=TAGS, training_plan_class=LinePlan, training_args=dict(ARGS), requests=started.requests)
-        for node in started.federation.nodes.values():
-            os.kill(node.pid, signal.SIGKILL)
-        with pytest.raises(FedbiomedStrategyError, match="0 of 3 nodes") as caught:
-            experiment.run_once()
-        one_line(caught.value)
-        with pytest.raises(FedbiomedError, match="no node"):
-            Experiment(tags=TAGS, training_plan_class=LinePlan, training_args=dict(ARGS), requests=started.requests)
+        federation.federation.start_node(site)
+        assert future.result(timeout=60) == 1
+        assert len(experiment.training_replies()[0].data()) == 3
 
 
 CONNECT = """
@@ -233,9 +217,6 @@ except FedbiomedError as error:
 
 
 def test_a_broker_that_is_not_there(tmp_path):
-    import subprocess
-    import sys
-
     port = free_port()
     env = {**os.environ, "MQTT_BROKER": "127.0.0.1", "MQTT_BROKER_PORT": str(port)}
     answer = subprocess.run([sys.executable, "-c", CONNECT], capture_output=True, text=True, env=env, cwd=tmp_path, timeout=60, check=False)
@@ -246,11 +227,6 @@ def test_a_broker_that_is_not_there(tmp_path):
 
 
 def test_a_repository_that_is_not_there(federation, tmp_path):
-    from dataclasses import replace
-
-    from fedbiomed.researcher.connect import connect
-    from fedbiomed.researcher.requests import Requests
-
     port = free_port()
     config = replace(federation.requests.connection.config, root=tmp_path, repository=f"http://127.0.0.1:{port}", request_timeout_s=3.0)
     with connect(config) as connection, pytest.raises(FedbiomedError, match=f"127.0.0.1:{port}") as caught:
@@ -286,3 +262,23 @@ def test_an_incomplete_breakpoint(federation, experiment, tmp_path):
     with pytest.raises(FedbiomedBreakpointError, match="nowhere"):
         Experiment.load_breakpoint(str(tmp_path / "nowhere"), requests=federation.requests)
     assert Experiment.load_breakpoint(str(whole), requests=federation.requests).run(rounds=1, increase=True) == 1
+
+
+def test_nodes_that_stay_away_end_the_round_with_their_names(federation, tmp_path):
+    """The last test: it leaves no node."""
+    site, *others = federation.federation.sites
+    gone = json.loads(command("node", "status", "--dir", str(site.folder), "--json").stdout)["id"]
+    with another_researcher(federation, tmp_path, offline_grace_s=1) as requests:
+        experiment = Experiment(tags=TAGS, training_plan_class=LinePlan, training_args=dict(ARGS), requests=requests)
+        os.kill(federation.federation.nodes[site.hospital.name].pid, signal.SIGKILL)
+        with pytest.raises(FedbiomedStrategyError, match=gone) as caught:
+            experiment.run_once()
+        assert "2 of 3 nodes" in one_line(caught.value)
+        assert experiment.round_current() == 0
+        for other in others:
+            os.kill(federation.federation.nodes[other.hospital.name].pid, signal.SIGKILL)
+        with pytest.raises(FedbiomedStrategyError, match="0 of 3 nodes") as caught:
+            experiment.run_once()
+        one_line(caught.value)
+        with pytest.raises(FedbiomedError, match="no node"):
+            Experiment(tags=TAGS, training_plan_class=LinePlan, training_args=dict(ARGS), requests=requests)

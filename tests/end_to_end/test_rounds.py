@@ -1,4 +1,7 @@
-"""Whole rounds through real processes: training, resuming, both brokers."""
+"""Whole rounds through real processes: training, resuming in a notebook and by command, both brokers."""
+
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,7 +10,8 @@ import torch
 from fedbiomed.researcher.experiment import Experiment
 from fedbiomed.researcher.secagg import SecureAggregation
 from tests.support.brokers import running_mosquitto
-from tests.support.federation import TAGS, running
+from tests.support.federation import TAGS, command, running
+from tests.support.node_cli import here
 from tests.support.node_records import node_records
 from tests.support.plans import LinePlan, SidePlan
 
@@ -89,6 +93,40 @@ def test_the_log_of_the_nodes_comes_over_the_broker(federation):
         for node in experiment.training_data().node_ids():
             block = next((b for b in records.seen if node in b and "is done" in b), None) or records.with_words(node, "training is done")
             assert "level:   INFO" in block
+
+
+@pytest.fixture(scope="module")
+def stopped(federation):
+    """Folder and name of an experiment that ran one round of three."""
+    experiment = Experiment(tags=TAGS, round_limit=3, save_breakpoints=True, requests=federation.requests, **TORCH)
+    experiment.run(rounds=1)
+    return Path(experiment.experimentation_path())
+
+
+def test_the_command_resumes_to_the_limit_and_past_it_when_told(federation, stopped):
+    def shown():
+        answer = here("experiment", "show", stopped.name, "--dir", federation.root / "researcher", "--json")
+        assert answer.returncode == 0, answer.stderr
+        facts = json.loads(answer.stdout)
+        return facts["round_current"], facts["round_limit"]
+
+    answer = command("experiment", "resume", str(stopped / "breakpoint_0000"))  # whose researcher it is, the folder tells
+    assert answer.returncode == 0, answer.stderr
+    assert "rounds run: 2, in all: 3" in answer.stdout
+    assert answer.stdout.count("\n") == 1
+    assert "round 3 of 3: 3 of 3 nodes" in answer.stderr
+    assert shown() == (3, 3)
+    answer = here("experiment", "resume", stopped.name, "--dir", federation.root / "researcher", "--rounds", "1")
+    assert "rounds run: 1, in all: 4" in answer.stdout
+    assert shown() == (4, 4)
+
+
+def test_a_folder_that_is_no_experiment_is_one_line_on_stderr(federation):
+    answer = here("experiment", "resume", "nowhere", "--dir", federation.root / "researcher")
+    assert answer.returncode == 1
+    assert answer.stdout == ""
+    assert answer.stderr.startswith("fedbiomed: there is no experiment or breakpoint nowhere")
+    assert len(answer.stderr.strip().splitlines()) == 1
 
 
 def test_the_same_federation_runs_on_mosquitto(tmp_path):

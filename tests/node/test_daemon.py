@@ -133,20 +133,6 @@ def test_a_round_on_mosquitto_and_an_end_by_signal(mosquitto):
         assert psutil.wait_procs(family, timeout=10)[1] == []
 
 
-def test_a_killed_training_process_is_told_and_the_next_order_runs(here, tmp_path):
-    begun, source = pausing(tmp_path)
-    with Daemon(here.config) as daemon:
-        request = here.asker.order(source, here.dataset_id)
-        here.asker.send(request)
-        assert begun.read_text() == "x"
-        begun.unlink()
-        daemon.family()[-1].kill()
-        reply = here.asker.hear(TrainReply, request.request_id)
-        assert not reply.success
-        assert "signal 9" in reply.msg
-        assert here.asker.train(here.asker.order(source, here.dataset_id)).success
-
-
 def test_a_killed_daemon_goes_on_with_its_order(here, tmp_path):
     begun, source = pausing(tmp_path)
     request = here.asker.order(source, here.dataset_id)

@@ -64,10 +64,15 @@ def test_an_order_is_accepted_carried_out_and_forgotten(site):
         assert content["state_id"] == reply.state_id
         assert [point["metric"] for point in reply.metrics][-1] == "Loss"
         asker.send(got(request))
-        following = asker.train(asker.order(PLAN, site.dataset_id, content["model_weights"], round=1, state_id=reply.state_id))
+        second = asker.order(PLAN, site.dataset_id, content["model_weights"], round=1, state_id=reply.state_id)
+        following = asker.train(second)
         assert following.success, following.msg
         assert site.state_of(request) == OrderState.DONE
         assert request.request_id not in site.spool()
+        assert site.state_of(second) == OrderState.REPLIED
+        asker.train(asker.order(PLAN, site.dataset_id, got=(request.request_id, second.request_id, "request_of_nobody")))
+        assert site.state_of(second) == OrderState.DONE
+        assert second.request_id not in site.spool()
 
 
 def test_an_order_to_validate_only(site):

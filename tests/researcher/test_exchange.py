@@ -117,7 +117,7 @@ def test_a_node_that_still_holds_the_order_is_left_to_work(stage: Stage) -> None
     b.answer = answer
     reply = sender.answers()[b.node_id]
     assert isinstance(reply, TrainReply)
-    b.wait_for(OrderGot, 2)
+    assert b.wait_for(OrderGot)[0].request_id == reply.request_id
     assert [order.request_id for order in b.all_heard(TrainRequest)].count(reply.request_id) == 1
 
 
@@ -223,6 +223,27 @@ def test_a_node_that_missed_the_acknowledgement_gets_it_again(stage: Stage) -> N
     order = b.all_heard(TrainRequest)[0]
     b.hello(order.researcher_id, order.request_id)
     b.wait_for(OrderGot, 2)
+
+
+def test_the_next_order_takes_receipts_along(stage: Stage) -> None:
+    b = stage.node("b", replying)
+    sender = Sender(stage)
+    first, second = (sender.answers()[b.node_id] for _ in range(2))
+    assert isinstance(first, TrainReply)
+    assert isinstance(second, TrainReply)
+    assert list(dict.fromkeys(order.got for order in b.all_heard(TrainRequest))) == [(), (first.request_id,)]
+    assert [receipt.request_id for receipt in b.wait_for(OrderGot)] == [second.request_id]
+
+
+def test_receipts_go_before_the_line_is_closed(stage: Stage) -> None:
+    b = stage.node("b", replying)
+    sender = Sender(stage)
+    sender.stage.connections[-1].before_close.append(sender.inbox.receipts.flush)
+    reply = sender.answers()[b.node_id]
+    assert isinstance(reply, TrainReply)
+    sender.stage.connections[-1].close()
+    assert [receipt.request_id for receipt in b.wait_for(OrderGot)] == [reply.request_id]
+    sender.inbox.receipts.flush()
 
 
 def test_failures_come_with_their_reason(stage: Stage) -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 MAX_FILE_LINES = 400
@@ -36,6 +37,11 @@ FLOORS: Mapping[str, int] = {
 }
 
 
+@cache
+def _tree(text: str) -> ast.Module:
+    return ast.parse(text)
+
+
 def modules_of(root: Path, package: str) -> dict[str, Path]:
     """Dotted module names of a package's files."""
     found = {}
@@ -47,7 +53,7 @@ def modules_of(root: Path, package: str) -> dict[str, Path]:
 
 def imports_of(path: Path, known: Mapping[str, Path]) -> Iterator[tuple[str, bool]]:
     """Modules of the package that a file imports, and whether it took a name from a package's `__init__`."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(_tree(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from ((alias.name, False) for alias in node.names if alias.name in known)
         elif isinstance(node, ast.ImportFrom) and node.module in known and not node.level:
@@ -111,7 +117,7 @@ def size_faults(root: Path, package: str = "fedbiomed") -> list[str]:
         lines = len(text.splitlines())
         if lines >= MAX_FILE_LINES:
             faults.append(f"{path.relative_to(root)} has {lines} lines, under {MAX_FILE_LINES} are allowed")
-        for node in ast.walk(ast.parse(text)):
+        for node in ast.walk(_tree(text)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and _length(node) >= MAX_FUNCTION_LINES:
                 faults.append(
                     f"{path.relative_to(root)}:{node.lineno} {node.name} has {_length(node)} lines, under {MAX_FUNCTION_LINES} are allowed"
@@ -130,7 +136,7 @@ def misplaced_names(root: Path, package: str = "fedbiomed") -> list[str]:
     faults = []
     for name, path in modules_of(root, package).items():
         is_command = name.startswith(f"{package}.cli") or name == f"{package}.__main__"
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(_tree(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Assert):
                 faults.append(f"{name}:{node.lineno} asserts: raise instead, `python -O` removes asserts")
             if isinstance(node, ast.Import) and not is_command and any(alias.name == "argparse" for alias in node.names):
@@ -202,7 +208,7 @@ def import_effects(root: Path, package: str = "fedbiomed") -> list[str]:
 
 
 def _foreign(path: Path, package: str) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(_tree(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.split(".")[0] != package)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level and node.module.split(".")[0] != package:

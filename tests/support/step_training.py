@@ -1,6 +1,6 @@
 """A training with everything that has a state: Adam, StepLR, dropout, batch normalisation, numpy's and Python's random numbers.
 
-`python -m tests.support.step_training FROM TO` goes on from the state in one file for five steps and writes its own to another.
+`python -m tests.support.step_training FOLDER ...` goes on from the `state.mpk` of each folder for five steps and writes `end.mpk`.
 """
 
 import random
@@ -37,7 +37,8 @@ def train(state: TrainingState, steps: int) -> None:
 
 
 if __name__ == "__main__":
-    restarted = make(seed=99)
-    restarted.load(sys.argv[1])
-    train(restarted, 5)
-    restarted.save(sys.argv[2])
+    for folder in sys.argv[1:]:
+        restarted = make(seed=99)
+        restarted.load(f"{folder}/state.mpk")
+        train(restarted, 5)
+        restarted.save(f"{folder}/end.mpk")

@@ -28,6 +28,7 @@ class TrainRequest(Request):
         aggregator_files: large ones, by name.
         aux_files: auxiliary variables of the server's optimizer.
         secagg: arguments of secure aggregation, or None for none.
+        got: ids of earlier orders whose results the researcher has, as by `OrderGot`.
     """
 
     node_id: str
@@ -46,6 +47,7 @@ class TrainRequest(Request):
     aggregator_files: dict[str, FileRef]
     aux_files: tuple[FileRef, ...]
     secagg: dict[str, Any] | None
+    got: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +83,7 @@ class TrainProgress(Reply):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainReply(Reply):
-    """The result of an order; the node keeps it until the researcher has said `OrderGot`.
+    """The result of an order; the node keeps it until the researcher has said `OrderGot`, by itself or with another order.
 
     Args:
         success: whether the round ended well on the node.

@@ -254,6 +254,10 @@ class _Engine(declearn.Optimizer):
         config = super().get_config()
         return {**config, "modules": [(module.name, _full_config(module)) for module in self.modules]}
 
+    def get_state(self) -> dict[str, Any]:
+        states = super().get_state()
+        return {**states, "modules": [(name, _in_order(state)) for name, state in states["modules"]]}
+
     def _set_state(self, states: dict[str, Any]) -> None:
         super()._set_state(states)
         self._lrate, self._wrate = _rate_in_force(self._lrate_scheduler), _rate_in_force(self._wrate_scheduler)
@@ -274,6 +278,11 @@ def _full_config(module: OptiModule[Any]) -> dict[str, Any]:
     holder = module if hasattr(module, "round_reset") else getattr(module, "ewma", None)
     reset = getattr(holder, "round_reset", None)
     return module.get_config() if reset is None else {**module.get_config(), "round_reset": reset}
+
+
+def _in_order(state: Mapping[str, Any]) -> dict[str, Any]:
+    """A module's state whose list of clients, made of a set, has one order: equal optimizers have equal files."""
+    return {key: sorted(value) if key == "clients" else value for key, value in state.items()}
 
 
 def _rate_in_force(scheduler: Scheduler) -> float:
