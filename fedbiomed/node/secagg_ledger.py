@@ -88,7 +88,7 @@ class StoredLedger:
         shutil.rmtree(self._place(sid, round_), ignore_errors=True)
 
     def _files(self, sid: bytes, round_: int) -> list[Path]:
-        return sorted(self._place(sid, round_).glob("*.npz"))
+        return sorted(self._place(sid, round_).glob("*.*.npz"))
 
     def _place(self, sid: bytes, round_: int) -> Path:
         return self._folder / f"{sid.hex()}_{round_}"
