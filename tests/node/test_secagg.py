@@ -25,7 +25,7 @@ from fedbiomed.common.secagg.agreement import NodeAgreement, ResearcherAgreement
 from fedbiomed.common.secagg.layout import Layout
 from fedbiomed.common.secagg.part_rules import PartRule
 from fedbiomed.common.secagg.terms import Purpose, Weighting
-from fedbiomed.common.secagg.update import digest_of, layouts_of
+from fedbiomed.common.secagg.update import digest_of
 from fedbiomed.common.secagg.wire import SecaggOrder, read_masked
 from fedbiomed.common.security.identity import Identity
 from fedbiomed.common.security.peers import MemoryPeers
@@ -39,14 +39,11 @@ from fedbiomed.node.state import NodeStates
 from fedbiomed.node.store import NodeStore
 from fedbiomed.node.task import RoundReport
 from tests.support.orders import node_config, train_request
-from tests.support.secagg import RESEARCHER, LomParties, terms
+from tests.support.secagg import RESEARCHER, LomParties, rules, terms
 
 SENT = {"w": np.zeros(2, np.float32), "steps": np.asarray([3])}
 MADE = {"w": np.asarray([0.5, -0.25], np.float32), "steps": np.asarray([7])}
-RULES = tuple(
-    PartRule(purpose=purpose, clip=1.0, weighting=Weighting.SAMPLES, layout=layout.digest.hex())
-    for purpose, layout in layouts_of(MADE).items()
-)
+RULES = rules(MADE)
 ASKED = {"request_id": "request_1", "researcher_id": RESEARCHER, "issued_at": 1.0, "expires_at": 2.0}
 
 
