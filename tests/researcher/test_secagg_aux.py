@@ -357,17 +357,21 @@ class Alike(DefaultStrategy):
         return 1.0
 
 
-def test_nodes_may_count_alike(secured: Make) -> None:
+def test_nodes_may_count_alike(secured: Make, caplog: pytest.LogCaptureFixture) -> None:
     def what() -> dict[str, Any]:
         return {"agg_optimizer": Optimizer(lr=1.0, modules=["scaffold-server"]), **TORCH}
 
     plain = secured(secagg=False, node_selection_strategy=Alike, **what())
-    secure = secured(secagg=SecureAggregation(count_alike=True), **what())
+    secure, twice = secured(secagg=SecureAggregation(count_alike=True), **what()), secured(**what())
+    twice.run(rounds=2)
+    assert caplog.text.count("count_alike=True") == 1
+    caplog.clear()
     for round_ in range(2):
         plain.run_once()
         secure.run_once()
         close(weights(secure, round_), weights(plain, round_), 4 * (round_ + 1))
     mixed = secured(secagg=SecureAggregation(count_alike=True), aggregator=FedProx(adaptive=True), **what())
+    assert "count_alike" not in caplog.text
     assert mixed.run_once() == 1  # two sources of auxiliary variables, of one weighting
 
 

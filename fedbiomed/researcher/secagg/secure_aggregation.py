@@ -70,6 +70,7 @@ class SecureAggregation:
         self.signed_survivors = _flag(signed_survivors, "signed_survivors")
         self.count_alike = _flag(count_alike, "count_alike")
         self._clip, self._aux_clip = float(clipping_range or DEFAULT_CLIP), float(aux_clipping_range or DEFAULT_CLIP)
+        self._is_told = False
         self._session: SecureSession | None = None
         self._wanted: list[str] = []
         self._parties: list[str] | None = None
@@ -211,6 +212,16 @@ class SecureAggregation:
                 *(round_, max(fractions), what, clip, proposed, advice),
             )
         return clip if is_given else proposed
+
+    def tell_weightings(self, round_: int) -> None:
+        """Say once that two sums of different weights are opened."""
+        if not self._is_told:
+            logger.warning(
+                "round %d: updates are summed by samples, auxiliary variables of agg_optimizer not: who knows the numbers of samples "
+                "learns more from both sums than from one; SecureAggregation(count_alike=True) has one kind of weight",
+                round_,
+            )
+        self._is_told = True
 
     def validation_arguments(self) -> dict[str, Any] | None:
         """What an order to validate tells; None where there is no session."""

@@ -84,6 +84,8 @@ def updates_of(secagg: SecureAggregation, round_: int, job: Job, parts: Parts) -
     secure = SecureRound(round_, asked, parts, session=session, ranges=ranges, job=job, summed=summed, begun=begun)
     try:
         secure.check_members()
+        if summed.weighs_twice:
+            secagg.tell_weightings(round_)
         job.nodes = [node for node in asked if node in session.terms.members]
         yield secure
     except BaseException:
