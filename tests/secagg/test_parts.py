@@ -104,6 +104,7 @@ def test_names_tell_where_values_belong() -> None:
     assert nested(flat, "optimizer")["scaffold"]["delta"].keys() == {"a.b/c"}
     assert nested(flat, "told") == {"training_loss": 0.5}
     assert flattened({"optim_aux_var": None, "told": {}}) == {}
+    assert flattened({"sent": [1.0]}) == {"sent": [1.0]}  # nothing is passed over that a training left
 
 
 def test_a_way_is_worked_out_by_parts() -> None:

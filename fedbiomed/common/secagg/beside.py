@@ -31,7 +31,9 @@ def flattened(content: Mapping[str, Any]) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for key, source in SOURCES.items():
-        found |= {named(source, *path): value for path, value in _leaves(content.get(key) or {}) if path[:2] != IDS}
+        given = content.get(key) or {}
+        leaves = _leaves(given) if isinstance(given, Mapping) else [((), given)]
+        found |= {named(source, *path): value for path, value in leaves if path[:2] != IDS}
     return found
 
 
