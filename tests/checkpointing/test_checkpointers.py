@@ -337,3 +337,11 @@ def test_there_is_no_pickle_in_a_file(tmp_path):
     content = Serializer.load(keeper.checkpoint_path)
     assert content["checkpoint_version"] == "1"
     assert content["params"].keys() == {"weight", "bias"}
+
+
+def test_aggregated_arrays_are_loaded_into_a_torch_module(tmp_path):
+    keeper, net = LatestCheckpointer(tmp_path, "aggregated"), nn.BatchNorm1d(1, affine=False)
+    means = {"running_mean": np.array([0.5]), "running_var": np.array([2.0]), "num_batches_tracked": np.array(37.8)}
+    keeper.maybe_checkpoint(means, 0.0, {})
+    keeper.load_checkpoint(net)
+    assert (net.running_mean.item(), net.num_batches_tracked.item()) == (0.5, 38)

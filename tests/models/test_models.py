@@ -186,6 +186,23 @@ def test_weights_keep_their_type_in_the_model():
     assert (state["0.weight"].dtype, state["1.num_batches_tracked"].dtype) == (torch.float32, torch.int64)
 
 
+@pytest.mark.parametrize("make", [torch.tensor, np.array])
+def test_a_mean_of_integers_is_rounded_and_one_of_booleans_is_true_from_a_half_on(make):
+    model = TorchModel(nn.Linear(1, 1))
+    model.model.register_buffer("seen", torch.tensor([0, 0, 0]))
+    model.model.register_buffer("mask", torch.tensor([False, False, True, True]))
+    with_means = {"seen": make([2.9996, 37.5, 3.2]), "mask": make([0.25, 0.5, 0.49, 1.0])}
+    model.set_weights({**model.get_weights(), **with_means})
+    assert model.model.seen.tolist() == [3, 38, 3]
+    assert model.model.mask.tolist() == [False, True, False, True]
+
+
+def test_torch_weights_may_come_in_any_order_of_bytes():
+    model = torch_model()
+    model.set_weights({**model.get_weights(), "2.bias": np.array([2.5], dtype=">f4")})
+    assert model.model[2].bias.item() == 2.5
+
+
 def test_torch_prediction_has_no_gradient_and_is_an_array():
     predicted = torch_model().predict(torch.ones(5, 2))
     assert isinstance(predicted, np.ndarray)

@@ -22,6 +22,9 @@ logger = logging.getLogger(__name__)
 class TorchModel(Model):
     """Parameters are those of `state_dict()`: trainable and frozen ones and buffers, as CPU tensors.
 
+    A mean of integers (a counter) comes as a floating number and is rounded, of two equally near integers to the even one; that of
+    booleans (a mask) is True from 0.5 on.
+
     Files hold the state dict, not the pickled module: they can be read when the plan's class was imported under another name, as it is
     in every process, and torch reads them without running what they say.
     """
@@ -64,7 +67,7 @@ class TorchModel(Model):
         if not isinstance(weights, Mapping):
             raise FedbiomedModelError(f"the parameters of a model are a dict of arrays, not a {type(weights).__name__}")
         own = self._module.state_dict()
-        given = {name: _as_tensor(name, value) for name, value in weights.items() if name in own}
+        given = {name: as_tensor(name, value) for name, value in weights.items() if name in own}
         for name, tensor in given.items():
             if isinstance(own[name], torch.Tensor) and own[name].shape != tensor.shape:
                 raise FedbiomedModelError(
@@ -72,7 +75,7 @@ class TorchModel(Model):
                 )
         _warn("were not given and stay as they are", [name for name, _ in self.trainable() if name not in given])
         _warn("are not in the plan's model and are left out", [name for name in weights if name not in own])
-        self._module.load_state_dict(given, strict=False)
+        self._module.load_state_dict({name: fitted(tensor, own[name]) for name, tensor in given.items()}, strict=False)
 
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Names and parameters that training changes."""
@@ -157,13 +160,26 @@ def _gradient(parameter: nn.Parameter) -> torch.Tensor:
     return parameter.grad.detach().to_dense() if parameter.grad.is_sparse else parameter.grad.detach()
 
 
-def _as_tensor(name: str, value: Any) -> torch.Tensor:
+def as_tensor(name: str, value: Any) -> torch.Tensor:
+    """A parameter as a tensor: the given one, or a copy of an array or number in the byte order of the machine.
+
+    Raises:
+        FedbiomedModelError: it is neither.
+    """
     if isinstance(value, torch.Tensor):
         return value
     try:
-        return torch.from_numpy(np.array(value))
+        array = np.array(value)
+        return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
     except (TypeError, ValueError) as error:
         raise FedbiomedModelError(f"parameter {name!r} is a {type(value).__name__}, not an array of numbers") from error
+
+
+def fitted(value: torch.Tensor, own: Any) -> torch.Tensor:
+    """A value for a parameter or buffer: floating numbers for one of integers or booleans become such, see `TorchModel`."""
+    if not isinstance(own, torch.Tensor) or own.is_floating_point() or own.is_complex() or not value.is_floating_point():
+        return value
+    return value >= 0.5 if own.dtype is torch.bool else value.round()
 
 
 def _warn(what: str, names: list[str]) -> None:
