@@ -61,7 +61,7 @@ class RunningMean:
             AggregationError: names or shapes differ from the first set's, a value is not a finite number, or the weight is not.
         """
         who = source or f"parameter set {self.count + 1}"
-        if not (math.isfinite(weight) and weight >= 0):
+        if not _is_weight(weight):
             raise AggregationError(f"the weight of {who} must be a number of 0 or more, not {weight!r}")
         shapes = {name: total.shape for name, total in self._sums.items()} if self.count else None
         arrays = checked_arrays(params, who, shapes, self._sources[0] if self.count else "", with_values=weight > 0)
@@ -224,27 +224,38 @@ def _running(params: Sequence[Mapping[str, Any]], weights: Sequence[float]) -> R
     return running
 
 
+def _is_weight(value: Any) -> bool:
+    try:
+        return math.isfinite(value) and value >= 0
+    except TypeError:
+        return False
+
+
 def _is_tensor(value: Any) -> bool:
     return hasattr(value, "detach") and hasattr(value, "cpu")
 
 
+def numpy_ready(value: Any) -> Any:
+    """A tensor as one that numpy takes: on the CPU, without gradient, bfloat16 widened, for numpy has none. Anything else as it is."""
+    if not _is_tensor(value):
+        return value
+    tensor = value.detach().cpu().resolve_conj().resolve_neg()
+    return tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor
+
+
 def as_array(value: Any, name: str, who: str) -> _Array:
-    """A view of a tensor or array where that can be (numpy has no bfloat16: such a tensor is widened).
+    """A view of a tensor or array where that can be, see `numpy_ready`.
 
     Raises:
         AggregationError: it does not hold numbers.
     """
     try:
-        array = np.asarray(_widened(value.detach().cpu()) if _is_tensor(value) else value)
+        array = np.asarray(numpy_ready(value))
     except (TypeError, ValueError, RuntimeError) as error:
         raise AggregationError(f"parameter {name!r} of {who} is a {type(value).__name__}, not an array of numbers: {error}") from error
     if array.dtype.kind not in "biufc":
         raise AggregationError(f"parameter {name!r} of {who} is a {type(value).__name__} of dtype {array.dtype}, not numbers")
     return array
-
-
-def _widened(tensor: Any) -> Any:
-    return tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor
 
 
 def kind_of(value: Any, array: _Array) -> Kind:

@@ -180,3 +180,13 @@ def test_memory_is_one_sum_in_float64_whatever_the_number_of_sets():
         tracemalloc.stop()
     assert mean["w"][0] == 1
     assert peak < 8 * size + 4 * size + 1_000_000
+
+
+@pytest.mark.parametrize("weight", ["1", None, [1]])
+def test_a_weight_is_a_number(weight):
+    with pytest.raises(AggregationError, match="the weight of parameter set 1 must be a number of 0 or more"):
+        weighted_mean([{"w": np.ones(1)}], [weight])
+
+
+def test_a_tensor_that_is_a_conjugate_view_is_averaged():
+    assert weighted_mean([{"w": torch.tensor([1 + 2j]).conj()}, {"w": torch.tensor([3 + 2j])}], [1, 1])["w"].tolist() == [2 + 0j]

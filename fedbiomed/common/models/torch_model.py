@@ -14,7 +14,7 @@ from torch import nn
 
 from fedbiomed.common.exceptions import FedbiomedModelError
 from fedbiomed.common.models.model import Model
-from fedbiomed.common.params import Params
+from fedbiomed.common.params import Params, numpy_ready
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class TorchModel(Model):
             outputs = self._module(inputs)
         if not isinstance(outputs, torch.Tensor):
             raise FedbiomedModelError(f"the model gives a {type(outputs).__name__}, not a tensor; define testing_step() in the plan")
-        predicted: np.ndarray[Any, Any] = outputs.detach().cpu().numpy()
+        predicted: np.ndarray[Any, Any] = numpy_ready(outputs).numpy()
         return predicted
 
     @contextmanager

@@ -1,9 +1,7 @@
 """What a validation reports: one scalar message per batch, its values by name."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
-
-import numpy as np
 
 from fedbiomed.common.exceptions import FedbiomedTrainingPlanError
 from fedbiomed.common.metrics import Metrics, MetricTypes
@@ -49,7 +47,7 @@ def evaluate(
 
 def metric_values(metric: MetricTypes, metric_args: Mapping[str, Any], target: Any, predicted: Any) -> dict[str, float]:
     """A metric of predictions, by its name; of several outputs, `<name>_1` and so on."""
-    return named(metric.name, Metrics().evaluate(np.asarray(target), np.asarray(predicted), metric, **metric_args))
+    return named(metric.name, Metrics().evaluate(target, predicted, metric, **metric_args))
 
 
 def named(name: str, value: Any) -> dict[str, float]:
@@ -64,11 +62,22 @@ def named(name: str, value: Any) -> dict[str, float]:
     """
     if isinstance(value, Mapping):
         return {str(key): _number(item, f"{name} {key!r}") for key, item in value.items()}
-    if hasattr(value, "detach"):
-        value = value.detach().cpu().numpy()
-    if isinstance(value, list | tuple | np.ndarray) and np.ndim(value) > 0:
-        return {f"{name}_{index}": _number(item, name) for index, item in enumerate(np.asarray(value, dtype=object).ravel(), 1)}
+    if _are_several(value):
+        return {f"{name}_{index}": _number(item, name) for index, item in enumerate(_flat(value), 1)}
     return {name: _number(value, name)}
+
+
+def _flat(values: Any) -> Iterator[Any]:
+    """The single values in nested lists, tuples, arrays and tensors, in their order."""
+    for value in values:
+        if _are_several(value):
+            yield from _flat(value)
+        else:
+            yield value
+
+
+def _are_several(value: Any) -> bool:
+    return isinstance(value, list | tuple) or bool(getattr(value, "ndim", 0))
 
 
 def _number(value: Any, what: str) -> float:
