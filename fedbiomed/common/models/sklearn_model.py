@@ -131,8 +131,12 @@ class SkLearnModel(Model):
         rows = np.asarray(inputs, dtype=np.float64)
         if rows.ndim != 2 or rows.shape[1] != self._n_features:
             raise FedbiomedTrainingError(f"a batch has the shape {rows.shape}, n_features says (n, {self._n_features})")
-        labels = np.asarray(targets).reshape(len(rows), -1)[:, 0]
-        coded, importance = self._coded(labels)
+        labels = np.asarray(targets)
+        if labels.size != len(rows):
+            raise FedbiomedTrainingError(
+                f"{len(rows)} samples have targets of the shape {labels.shape}: this model learns one number or class of each, (n,) or (n, 1)"
+            )
+        coded, importance = self._coded(labels.reshape(-1))
         start = LinearWeights(self._estimator.coef_.reshape(self._outputs, -1), self._estimator.intercept_)
         new, loss = mean_step(self._rule, start, rows, coded, importance=importance, step=self._estimator.t_)
         if not (np.isfinite(new.coef).all() and np.isfinite(new.intercept).all()):
@@ -264,6 +268,10 @@ class SGDClassifierModel(SkLearnModel):
         self._weights: _Array = np.ones(n_classes)
         super().__init__(estimator, n_features, outputs=1 if n_classes == 2 else n_classes)
         for label, weight in (estimator.class_weight or {}).items():
+            if label not in self._classes:
+                raise FedbiomedModelError(
+                    f"class_weight has a weight for the class {label!r:.40}; there are 0 to {n_classes - 1} (n_classes)"
+                )
             self._weights[label] = weight
 
     def _first_fit(self, rows: _Array) -> None:
