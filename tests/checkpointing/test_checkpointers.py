@@ -149,6 +149,13 @@ def test_one_that_fails_does_not_keep_the_others_from_it(tmp_path):
     assert mark_of(latest) == 4
 
 
+def test_a_score_function_that_fails_does_not_either(tmp_path):
+    failing, latest = FunctionCheckpointer(tmp_path, "own", lambda loss, metrics: metrics["F1"]), LatestCheckpointer(tmp_path, "latest")
+    with pytest.raises(KeyError, match="F1"):
+        ClientCheckpointAndStateModule([failing, latest]).maybe_checkpoint(marked(4), 0.0, {}, PRE)
+    assert mark_of(latest) == 4
+
+
 def test_the_modes_have_fixed_values():
     assert (CheckpointMode.PRE_AGGREGATION.value, CheckpointMode.POST_AGGREGATION.value) == ("pre_aggregation", "post_aggregation")
     assert len(CheckpointMode) == 2
