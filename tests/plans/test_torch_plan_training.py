@@ -43,6 +43,8 @@ def test_training_without_a_monitor_gives_the_same_model():
 def test_training_without_samples_is_a_clear_error():
     with pytest.raises(FedbiomedTrainingPlanError, match="no samples to train on"):
         ready(Line, test_ratio=1.0).training_routine()
+    with pytest.raises(FedbiomedTrainingPlanError, match="with drop_last, smaller than batch_size"):
+        ready(Line, loader_args={"batch_size": 8, "drop_last": True}).training_routine()
     plan = Line()
     plan.post_init({}, arguments())
     with pytest.raises(FedbiomedTrainingPlanError, match="no samples to train on"):

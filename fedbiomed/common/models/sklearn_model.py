@@ -134,7 +134,7 @@ class SkLearnModel(Model):
         labels = np.asarray(targets)
         if labels.size != len(rows):
             raise FedbiomedTrainingError(
-                f"{len(rows)} samples have targets of the shape {labels.shape}: this model learns one number or class of each, (n,) or (n, 1)"
+                f"{len(rows)} samples have targets of the shape {labels.shape}: this model learns one number or class of each, (n,)"
             )
         coded, importance = self._coded(labels.reshape(-1))
         start = LinearWeights(self._estimator.coef_.reshape(self._outputs, -1), self._estimator.intercept_)
@@ -269,9 +269,7 @@ class SGDClassifierModel(SkLearnModel):
         super().__init__(estimator, n_features, outputs=1 if n_classes == 2 else n_classes)
         for label, weight in (estimator.class_weight or {}).items():
             if label not in self._classes:
-                raise FedbiomedModelError(
-                    f"class_weight has a weight for the class {label!r:.40}; there are 0 to {n_classes - 1} (n_classes)"
-                )
+                raise FedbiomedModelError(f"class_weight weighs the class {label!r:.40}, there are 0 to {n_classes - 1} (n_classes)")
             self._weights[label] = weight
 
     def _first_fit(self, rows: _Array) -> None:
