@@ -223,6 +223,15 @@ def test_torch_file_runs_nothing(tmp_path):
         torch_model().reload(tmp_path / "model")
 
 
+def test_a_torch_file_of_which_a_part_fits_leaves_all_as_it_was(tmp_path):
+    other, model = TorchModel(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))), TorchModel(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1)))
+    before = model.get_weights()
+    other.export(tmp_path / "model")
+    with pytest.raises(FedbiomedModelError, match=r"size mismatch for 1\.weight"):
+        model.reload(tmp_path / "model")
+    assert same(model.get_weights(), before)
+
+
 # --- scikit-learn
 
 
@@ -240,3 +249,15 @@ def test_sklearn_weights_must_be_the_two(extra):
         del weights["intercept_"]
     with pytest.raises(FedbiomedModelError, match="the parameters of this model are intercept_, coef_"):
         model.set_weights(weights)
+
+
+def test_a_reloaded_sklearn_model_is_trained_by_the_hyper_parameters_it_shows(tmp_path):
+    other = SGDRegressorModel(SGDRegressor(learning_rate="constant", eta0=0.5), 1)
+    other.train(np.ones((1, 1)), np.ones(1))  # from 0, eta0 times the error of 1
+    other.export(tmp_path / "model")
+    model = SGDRegressorModel(SGDRegressor(learning_rate="constant", eta0=0.25, penalty=None), 1)
+    model.reload(tmp_path / "model")
+    assert (model.get_weights()["coef_"].tolist(), model.steps) == ([0.5], 2.0)
+    model.set_weights({"coef_": [0.0], "intercept_": [0.0]})
+    model.train(np.ones((1, 1)), np.ones(1))
+    assert model.get_weights()["coef_"].tolist() == [model.model.eta0] == [0.25]

@@ -199,7 +199,7 @@ class SkLearnModel(Model):
         joblib.dump(self._estimator, filename)
 
     def reload(self, filename: str | Path) -> None:
-        """Take the weights of an estimator that `export` wrote for the same kind of model.
+        """Take weights and number of steps of an estimator that `export` wrote for the same kind of model, and not its options.
 
         Unsafe on foreign files: joblib runs whatever such a file says. What comes from other machines goes through the Serializer.
 
@@ -214,7 +214,7 @@ class SkLearnModel(Model):
         if type(found) is not type(self._estimator):
             raise FedbiomedModelError(f"{filename} holds a {type(found).__name__}, the plan's model is a {type(self._estimator).__name__}")
         self.set_weights({name: getattr(found, name, None) for name in _NAMES})
-        self._estimator = found
+        self._estimator.t_ = found.t_
 
     @abstractmethod
     def _coded(self, labels: _Array) -> tuple[_Array, _Array]:

@@ -1,5 +1,6 @@
 """A torch module as a model of a training plan."""
 
+import copy
 import logging
 import pickle
 import warnings
@@ -139,15 +140,23 @@ class TorchModel(Model):
         through the Serializer.
 
         Raises:
-            FedbiomedModelError: the file holds something else, or not all parameters of this model.
+            FedbiomedModelError: the file holds something else, or not all parameters of this model, which stays as it was.
             OSError: the file cannot be read.
         """
         try:
             with Path(filename).open("rb") as file, warnings.catch_warnings(action="ignore"):  # what is wrong is raised
                 state = torch.load(file, map_location="cpu", weights_only=True)
-            self._module.load_state_dict(state)
+            self._load(state)
         except (pickle.UnpicklingError, RuntimeError, EOFError, TypeError, AttributeError) as error:
             raise FedbiomedModelError(f"{filename} does not hold the parameters of this model: {' '.join(str(error).split())}") from error
+
+    def _load(self, state: Any) -> None:
+        before = copy.deepcopy(self._module.state_dict())
+        try:
+            self._module.load_state_dict(state)
+        except BaseException:  # torch has put what fits in by then
+            self._module.load_state_dict(before)
+            raise
 
 
 def _copy(tensor: torch.Tensor) -> torch.Tensor:
