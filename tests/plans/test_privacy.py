@@ -295,6 +295,12 @@ def test_epsilon_at_the_edges():
         PrivacyCost(sample_rate=0.0, noise_multiplier=1.0, steps=1)
 
 
+@pytest.mark.parametrize("delta", [0.0, 1.0, 2, -1e-5, math.nan, "1e-5"])
+def test_delta_is_a_probability(delta):
+    with pytest.raises(FedbiomedDPControllerError, match="delta is a number above 0 and below 1"):
+        spent_epsilon([PrivacyCost(sample_rate=0.5, noise_multiplier=1.0, steps=1)], delta)
+
+
 def test_without_opacus_one_line_says_what_to_install(tmp_path):
     code = """if True:
         import sys
