@@ -58,7 +58,8 @@ class RunningMean:
             source: whose it is, for error messages.
 
         Raises:
-            AggregationError: names or shapes differ from the first set's, a value is not a finite number, or the weight is not.
+            AggregationError: names or shapes differ from the first set's, a value is not a finite number (or complex, where those of the
+                first set are not), or the weight is not.
         """
         who = source or f"parameter set {self.count + 1}"
         if not _is_weight(weight):
@@ -69,6 +70,8 @@ class RunningMean:
             self._kinds = {name: kind_of(params[name], array) for name, array in arrays.items()}
             self._sums = {name: _scaled(array, weight) for name, array in arrays.items()}
         elif weight > 0:
+            for name, array in arrays.items():
+                _require_addable(self._sums[name], array, name, who)
             for name, array in arrays.items():
                 _add_scaled(self._sums[name], array, weight)
         self.total_weight += weight
@@ -208,7 +211,8 @@ def combined(terms: Sequence[tuple[float, Any]], name: str = "") -> Any:
     """
     arrays = [as_array(value, name, f"term {index}") for index, (_, value) in enumerate(terms)]
     total = np.zeros(arrays[0].shape, np.result_type(arrays[0].dtype, np.float64))
-    for (factor, _), array in zip(terms, arrays, strict=True):
+    for index, ((factor, _), array) in enumerate(zip(terms, arrays, strict=True)):
+        _require_addable(total, array, name, f"term {index}")
         if array.shape != total.shape:
             raise AggregationError(f"parameter {name!r} has the shape {array.shape}, {total.shape} is needed")
         _add_scaled(total, array, factor)
@@ -282,6 +286,11 @@ def _scaled(array: _Array, weight: float) -> _Array:
     if not weight:  # what counts by 0 may hold NaN
         return np.zeros(array.shape, dtype)
     return np.multiply(array, weight, out=np.empty(array.shape, dtype), dtype=dtype)
+
+
+def _require_addable(total: _Array, array: _Array, name: str, who: str) -> None:
+    if array.dtype.kind == "c" != total.dtype.kind:
+        raise AggregationError(f"parameter {name!r} of {who} is complex, others are not")
 
 
 def _add_scaled(total: _Array, array: _Array, weight: float) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedbiomed.common.exceptions import AggregationError
-from fedbiomed.common.params import RunningMean, weighted_mean, weighted_sum
+from fedbiomed.common.params import RunningMean, combined, weighted_mean, weighted_sum
 
 
 def test_sets_count_by_their_weights():
@@ -190,3 +190,13 @@ def test_a_weight_is_a_number(weight):
 
 def test_a_tensor_that_is_a_conjugate_view_is_averaged():
     assert weighted_mean([{"w": torch.tensor([1 + 2j]).conj()}, {"w": torch.tensor([3 + 2j])}], [1, 1])["w"].tolist() == [2 + 0j]
+
+
+def test_complex_numbers_among_others_are_refused_and_leave_the_mean_as_it_was():
+    running = RunningMean()
+    running.add({"a": np.ones(1), "b": np.ones(1)}, 1)
+    with pytest.raises(AggregationError, match="parameter 'b' of node_2 is complex, others are not"):
+        running.add({"a": np.full(1, 3.0), "b": np.full(1, 1j)}, 1, "node_2")
+    assert (running.mean()["a"].tolist(), running.count) == ([1.0], 1)
+    with pytest.raises(AggregationError, match="parameter 'w' of term 1 is complex"):
+        combined([(1.0, np.ones(1)), (1.0, np.full(1, 1j))], "w")
