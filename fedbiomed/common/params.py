@@ -21,6 +21,7 @@ Params = dict[str, Any]
 _Array = np.ndarray[Any, Any]
 # Elements taken at a time: what is worked on (twice 256 KiB) stays in the cache, and no copy of a whole array is made.
 _BLOCK = 1 << 15
+_BEYOND_HALF = 65520.0  # from here on float16 rounds to infinity
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ class RunningMean:
             own floating dtype, float64 for integers and bools. The dtypes are those of the first set.
 
         Raises:
-            AggregationError: nothing was taken in, or all weights are 0.
+            AggregationError: nothing was taken in, all weights are 0, or a mean is too large for half precision, see `as_kind`.
         """
         self.require_weight()
         return {name: as_kind(total, self.total_weight, self._kinds[name]) for name, total in self._sums.items()}
@@ -303,7 +304,13 @@ def _add_scaled(total: _Array, array: _Array, weight: float) -> None:
 
 
 def as_kind(total: _Array, divisor: float, kind: Kind) -> Any:
-    """A new array or tensor of a kind: the total, divided."""
+    """A new array or tensor of a kind: the total, divided.
+
+    Raises:
+        AggregationError: a value lies beyond what half precision holds.
+    """
+    if "float16" in (kind.dtype.name, kind.tensor_dtype) and np.abs(total).max(initial=0.0) / divisor >= _BEYOND_HALF:
+        raise AggregationError(f"{np.abs(total).max() / divisor:g} is beyond 65504, the largest float16: use float32 parameters")
     if not kind.tensor_dtype:
         result = np.empty(total.shape, kind.dtype)
         return np.divide(total, divisor, out=result, casting="same_kind")

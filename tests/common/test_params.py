@@ -200,3 +200,13 @@ def test_complex_numbers_among_others_are_refused_and_leave_the_mean_as_it_was()
     assert (running.mean()["a"].tolist(), running.count) == ([1.0], 1)
     with pytest.raises(AggregationError, match="parameter 'w' of term 1 is complex"):
         combined([(1.0, np.ones(1)), (1.0, np.full(1, 1j))], "w")
+
+
+@pytest.mark.parametrize(
+    "make", [lambda x: np.array([x], np.float16), lambda x: torch.tensor([x], dtype=torch.float16)], ids=["array", "tensor"]
+)
+def test_what_half_precision_cannot_hold_is_refused_and_not_made_infinite(make):
+    assert weighted_sum([{"w": make(30000.0)}], [2])["w"].tolist() == [60000.0]
+    with pytest.raises(AggregationError, match="120000 is beyond 65504, the largest float16"):
+        weighted_sum([{"w": make(60000.0)}], [2])
+    assert weighted_sum([{"w": make(0.0)[:0]}], [2])["w"].tolist() == []
