@@ -42,7 +42,8 @@ class ClippedDifference(Correction):
         """See `Correction`."""
         if self._bound is None:
             raise FedbiomedTrainingPlanError("FB605: the researcher's ClientLevelDP sent no clipping bound")
-        self._trained = frozenset(initial)
+        parameters = module.named_parameters(remove_duplicate=False)  # one that has two names travels under both
+        self._trained = frozenset(name for name, parameter in parameters if parameter.requires_grad)
 
     def leaving(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
         """See `Correction`.
