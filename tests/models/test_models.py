@@ -163,6 +163,8 @@ def test_shared_parameters_keep_both_names():
     module = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
     module[1].weight = module[0].weight
     assert set(TorchModel(module).get_weights(with_buffers=False)) == {"0.weight", "1.weight"}
+    # else the researcher's optimizer would step one of them, and the other, loaded after it, would undo that
+    assert set(TorchModel(module).get_weights(only_trainable=True)) == {"0.weight", "1.weight"}
 
 
 def test_weights_without_axes_travel():

@@ -51,7 +51,8 @@ class TorchModel(Model):
             with_buffers: take along what is not a parameter, as the running statistics of a batch normalisation.
         """
         if only_trainable:
-            return {name: _copy(parameter) for name, parameter in self.trainable()}
+            everything = self._module.named_parameters(remove_duplicate=False)
+            return {name: _copy(parameter) for name, parameter in everything if parameter.requires_grad}
         parameters = {name for name, _ in self._module.named_parameters(remove_duplicate=False)}
         return {
             name: _copy(value)
@@ -79,7 +80,7 @@ class TorchModel(Model):
         self._module.load_state_dict({name: fitted(tensor, own[name]) for name, tensor in given.items()}, strict=False)
 
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Names and parameters that training changes."""
+        """Names and parameters that training changes; one that has two names comes once."""
         return ((name, parameter) for name, parameter in self._module.named_parameters() if parameter.requires_grad)
 
     def zero_gradients(self) -> None:
