@@ -2,6 +2,7 @@
 
 import copy
 import difflib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,6 +48,8 @@ def _plain(value: Any, where: str, depth: int) -> Any:
     plain = value.item() if isinstance(value, np.generic) else value
     if plain is not None and type(plain) not in (bool, int, float, str):
         raise ValueError(f"{where} is a {type(value).__name__}, which cannot travel to the nodes")
+    if isinstance(plain, float) and not math.isfinite(plain):
+        raise ValueError(f"{where} is {plain}, which cannot travel to the nodes: JSON has no such number")
     return plain
 
 
@@ -104,6 +107,8 @@ def checked_scheme(scheme: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     Raises:
         FedbiomedUserInputError: it is not of that form.
     """
+    if not isinstance(scheme, Mapping):
+        raise refused(f"extra_scheme must be a dict of rules by key, not {_shown(scheme)}")
     for key, entry in scheme.items():
         rules = entry.get("rules") if isinstance(entry, dict) else None
         if not isinstance(rules, list | tuple) or not all(isinstance(rule, Rule) or callable(rule) for rule in rules):
