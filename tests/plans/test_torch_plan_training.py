@@ -1,7 +1,9 @@
 """Torch plans: reports, rates, batches, devices, preprocessing, seeds."""
 
 import collections
+import random
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,6 +15,7 @@ from fedbiomed.common.exceptions import (
     FedbiomedModelError,
     FedbiomedTrainingPlanError,
 )
+from fedbiomed.common.metrics import MetricTypes
 from tests.support.monitors import Monitor
 from tests.support.torch_variants import Line, X, Y, arguments, ready, slope, trained, variant
 
@@ -239,6 +242,24 @@ def test_same_seed_gives_the_same_bits():
 def test_other_seed_gives_other_bits():
     first, second = (trained(Random, epochs=3, random_seed=seed)[0].after_training_params(flatten=True) for seed in (11, 12))
     assert first != second
+
+
+@pytest.mark.parametrize("testing", ["metric", "own step", "loss"])
+def test_a_training_does_not_depend_on_whether_it_was_tested(testing):
+    def testing_step(self, data, target):
+        return np.random.normal() + random.random() + torch.rand(1).item()
+
+    plan_class = variant(Random, testing_step=testing_step) if testing == "own step" else Random
+    found = []
+    for is_tested in (False, True):
+        plan = ready(plan_class, random_seed=11, test_ratio=0.4)
+        if is_tested and testing == "loss":
+            plan.validation_loss()
+        elif is_tested:
+            plan.testing_routine(MetricTypes.MEAN_SQUARE_ERROR, {}, None, before_train=True)
+        plan.training_routine()
+        found.append((plan.after_training_params(flatten=True), random.random(), np.random.random()))
+    assert found[0] == found[1]
 
 
 def test_without_seed_the_generator_goes_on():

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from fedbiomed.common.checkpointing.random_states import random_kept
 from fedbiomed.common.exceptions import FedbiomedTrainingPlanError
 from fedbiomed.common.metrics import Metrics, MetricTypes
 from fedbiomed.common.training_plans.base_plan import HistoryMonitor
@@ -12,7 +13,7 @@ from fedbiomed.common.training_plans.iterations import Loader, first_length
 def evaluate(
     loader: Loader | None, values_of: Callable[[Any, Any], Mapping[str, float]], monitor: HistoryMonitor | None, *, before_train: bool
 ) -> None:
-    """Go over the testing samples and report.
+    """Go over the testing samples and report; random states stay as they are, so a training does not depend on whether it was tested.
 
     Args:
         loader: of the testing samples.
@@ -26,23 +27,24 @@ def evaluate(
     if loader is None or not len(loader):
         raise FedbiomedTrainingPlanError("FB605: there are no samples to test on: give a test_ratio above 0")
     samples = 0
-    for index, (data, target) in enumerate(loader):
-        values, size = values_of(data, target), first_length(data)
-        samples += size
-        if monitor is not None:
-            monitor.add_scalar(
-                metric=values,
-                iteration=index + 1,
-                epoch=None,
-                train=False,
-                test=True,
-                test_on_local_updates=not before_train,
-                test_on_global_updates=before_train,
-                total_samples=len(loader.dataset),
-                batch_samples=size,
-                num_batches=len(loader),
-                num_samples_trained=samples,
-            )
+    with random_kept():
+        for index, (data, target) in enumerate(loader):
+            values, size = values_of(data, target), first_length(data)
+            samples += size
+            if monitor is not None:
+                monitor.add_scalar(
+                    metric=values,
+                    iteration=index + 1,
+                    epoch=None,
+                    train=False,
+                    test=True,
+                    test_on_local_updates=not before_train,
+                    test_on_global_updates=before_train,
+                    total_samples=len(loader.dataset),
+                    batch_samples=size,
+                    num_batches=len(loader),
+                    num_samples_trained=samples,
+                )
 
 
 def metric_values(metric: MetricTypes, metric_args: Mapping[str, Any], target: Any, predicted: Any) -> dict[str, float]:
