@@ -29,7 +29,11 @@ class Rule:
 
 
 def free_dict(value: Any) -> dict[str, Any]:
-    """A dict that can travel as JSON; numbers of numpy become numbers of Python, tuples stay."""
+    """A dict that can travel as JSON; numbers of numpy become numbers of Python, tuples stay.
+
+    Raises:
+        ValueError: it is none: which of its values cannot travel.
+    """
     if not isinstance(value, dict):
         raise ValueError  # noqa: TRY004  # one way to say no, for all rules
     return _plain(value, "", _MAX_DEPTH)  # type: ignore[no-any-return]  # a dict in is a dict out

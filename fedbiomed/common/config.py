@@ -41,6 +41,9 @@ class ComponentConfig:
         repository: base URL of the HTTP repository.
         connect_timeout_s: how long the first connection may take.
         request_timeout_s: how long a question (ping, list, search, plan status) or one HTTP answer may take.
+
+    Raises:
+        FedbiomedConfigError: a setting is out of its range.
     """
 
     root: Path
@@ -106,6 +109,9 @@ class NodeConfig(ComponentConfig):
         minimum_nodes_in_sum: with secure aggregation, how many nodes must be in a sum that this node helps to open; 2 or more.
         allow_two_node_sums: agree to secure aggregation between two nodes only, where each learns the other's update from the sum.
         forward_logs: send the node's log records, without data or paths, to researchers who have open orders.
+
+    Raises:
+        FedbiomedConfigError: a setting is out of its range, or two of them do not go together.
     """
 
     plan_approval: bool = True

@@ -28,6 +28,9 @@ class PrivacyCost:
         sample_rate: probability with which each sample is in a batch; 1: all are.
         noise_multiplier: standard deviation of the noise, in units of the sensitivity; 0: no noise.
         steps: how often.
+
+    Raises:
+        FedbiomedDPControllerError: a value is out of its range.
     """
 
     sample_rate: float

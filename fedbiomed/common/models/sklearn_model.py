@@ -260,7 +260,11 @@ class SGDRegressorModel(SkLearnModel):
 
 
 class SGDClassifierModel(SkLearnModel):
-    """An `SGDClassifier` of classes 0 to k-1: one function for two classes, else one per class against all others."""
+    """An `SGDClassifier` of classes 0 to k-1: one function for two classes, else one per class against all others.
+
+    Raises:
+        FedbiomedModelError: as `SkLearnModel`, or `class_weight` weighs what is none of these classes.
+    """
 
     def __init__(self, estimator: SGDClassifier, n_features: int, n_classes: int) -> None:
         self._n_classes = n_classes

@@ -106,7 +106,11 @@ class TorchModel(Model):
                 trainable[name].add_(update.to(trainable[name].device))
 
     def predict(self, inputs: Any) -> np.ndarray[Any, Any]:
-        """What the model gives for a batch, without gradients."""
+        """What the model gives for a batch, without gradients; float32 for bfloat16, which numpy has not.
+
+        Raises:
+            FedbiomedModelError: it gives something else than a tensor.
+        """
         with torch.no_grad():
             outputs = self._module(inputs)
         if not isinstance(outputs, torch.Tensor):

@@ -67,7 +67,11 @@ class ClippedDifference(Correction):
 
 
 def correction(training_args: TrainingArgs, aggregator_args: Mapping[str, Any]) -> ClippedDifference:
-    """Asked for by the aggregator of that name."""
+    """Asked for by the aggregator of that name.
+
+    Raises:
+        FedbiomedTrainingPlanError: the clipping bound that came is none.
+    """
     bound = aggregator_args.get(ARGUMENT)
     if bound is not None and not (isinstance(bound, float) and 0 < bound < float("inf")):
         raise FedbiomedTrainingPlanError(f"FB605: a clipping bound is a number above 0, not {bound!r:.80}")

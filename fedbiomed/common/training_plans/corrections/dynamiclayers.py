@@ -17,7 +17,11 @@ from fedbiomed.common.training_plans.corrections.correction import Correction
 
 
 class DriftedLayers(Correction):
-    """Lets only some layers leave; for the settings see the aggregator `DynamicLayers`."""
+    """Lets only some layers leave; for the settings see the aggregator `DynamicLayers`.
+
+    Raises:
+        FedbiomedTrainingPlanError: one is missing or out of its range.
+    """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         settings = {"normalize": True, "select_drift_more": True, **settings}
