@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import TensorDataset
 
 from fedbiomed.common.constants import ProcessTypes
 from fedbiomed.common.data import DataManager
@@ -214,6 +215,19 @@ def test_preprocess_that_raises_is_told_with_its_name():
 def test_preprocess_of_wrong_arguments_is_refused(method, kind):
     with pytest.raises(FedbiomedTrainingPlanError):
         Line().add_preprocess(method, kind)
+
+
+def test_a_model_in_bfloat16_is_trained_and_tested():
+    data = TensorDataset(X.to(torch.bfloat16), X.to(torch.bfloat16) + 3)
+    plan = ready(
+        variant(init_model=lambda self: Line.init_model(self).to(torch.bfloat16), training_data=lambda self: DataManager(data)),
+        test_ratio=0.4,
+    )
+    monitor = Monitor()
+    plan.testing_routine(MetricTypes.MEAN_SQUARE_ERROR, {}, monitor, before_train=True)
+    assert monitor.values("MEAN_SQUARE_ERROR") == [9.0]  # x is predicted, x + 3 is true
+    plan.training_routine()
+    assert slope(plan) > 1.0
 
 
 # --- randomness
