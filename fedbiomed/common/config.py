@@ -5,7 +5,9 @@ earlier releases instead, or the variable `CONFIG_FILE` names one, that is read 
 """
 
 import dataclasses
+import math
 import os
+import re
 import tomllib
 import types
 import typing
@@ -25,6 +27,7 @@ from fedbiomed.common.files import write_whole
 CONFIG_FILE = Path("etc") / "config.toml"
 FILE_VARIABLE = "CONFIG_FILE"
 _LEAST_IN_SUM = 2
+_GPU = re.compile(r"auto|none|\d+", re.ASCII)
 Config = TypeVar("Config", bound="ComponentConfig")
 
 
@@ -41,6 +44,9 @@ class ComponentConfig:
         repository: base URL of the HTTP repository.
         connect_timeout_s: how long the first connection may take.
         request_timeout_s: how long a question (ping, list, search, plan status) or one HTTP answer may take.
+
+    Raises:
+        FedbiomedConfigError: a setting is out of its range.
     """
 
     root: Path
@@ -59,9 +65,13 @@ class ComponentConfig:
                 raise FedbiomedConfigError(f"{what} = {value!r:.80} may hold letters, digits, '_', '.' and '-' only")
         if not 0 < self.broker_port < 65536:
             raise FedbiomedConfigError(f"broker_port = {self.broker_port} must lie between 1 and 65535")
-        parts = urlsplit(self.repository)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if not self.broker.strip():
+            raise FedbiomedConfigError(f"broker = {self.broker!r:.80} must be the name or address of a machine")
+        if not _is_web_address(self.repository):
             raise FedbiomedConfigError(f"repository = {self.repository!r:.120} must be a URL like http://localhost:8844")
+        for name in (field.name for field in dataclasses.fields(self) if field.name.endswith("_s")):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise FedbiomedConfigError(f"{name} = {getattr(self, name)} must be a number of seconds, 0 or more")
 
     @property
     def etc(self) -> Path:
@@ -106,6 +116,9 @@ class NodeConfig(ComponentConfig):
         minimum_nodes_in_sum: with secure aggregation, how many nodes must be in a sum that this node helps to open; 2 or more.
         allow_two_node_sums: agree to secure aggregation between two nodes only, where each learns the other's update from the sum.
         forward_logs: send the node's log records, without data or paths, to researchers who have open orders.
+
+    Raises:
+        FedbiomedConfigError: a setting is out of its range, or two of them do not go together.
     """
 
     plan_approval: bool = True
@@ -128,6 +141,11 @@ class NodeConfig(ComponentConfig):
             raise FedbiomedConfigError(
                 f"hashing_algorithm = {self.hashing_algorithm!r:.40} is none of {', '.join(HashingAlgorithms)}; choose one of them"
             )
+        for name in ("minimum_samples", "worker_memory_mb"):
+            if getattr(self, name) < 0:
+                raise FedbiomedConfigError(f"{name} = {getattr(self, name)} must be 0 or more")
+        if not _GPU.fullmatch(self.gpu):
+            raise FedbiomedConfigError(f"gpu = {self.gpu!r:.40} must be 'auto', 'none' or the number of a device")
         if self.minimum_nodes_in_sum < _LEAST_IN_SUM:
             raise FedbiomedConfigError(f"minimum_nodes_in_sum = {self.minimum_nodes_in_sum} must be {_LEAST_IN_SUM} or more")
         if self.force_secure_aggregation and not self.secure_aggregation:
@@ -284,15 +302,25 @@ def save(config: ComponentConfig) -> None:
 
 
 def broker_address(text: str) -> tuple[str, int]:
-    """Split `HOST:PORT`, the port being 1883 when left out.
+    """Split `HOST:PORT`, the port being 1883 when left out; an address of IPv6 stands in brackets, `[::1]:1883`.
 
     Raises:
         FedbiomedConfigError: not of this form.
     """
     host, _, port = text.rpartition(":") if ":" in text else (text, "", "1883")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+    is_bracketed = host.startswith("[") and host.endswith("]")
+    host = host[1:-1] if is_bracketed else host
+    if not host or (":" in host and not is_bracketed) or not port.isdecimal() or not 0 < int(port) < 65536:
         raise FedbiomedConfigError(f"a broker is given as HOST:PORT, localhost:1883 for instance, not {text!r:.80}")
     return host, int(port)
+
+
+def _is_web_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none
+        return False
 
 
 def _checked(key: str, value: Any, kind: Any) -> Any:

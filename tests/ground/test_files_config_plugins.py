@@ -3,8 +3,10 @@
 import dataclasses
 import io
 import logging
+import math
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,6 +81,9 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
         ("id = 'a'\nbroker_port = 0", "between 1 and 65535"),
         ("id = 'a/b'", "may hold letters"),
         ("id = 'a'\nrepository = 'files'", "must be a URL"),
+        ("id = 'a'\nrepository = 'http://host:99999'", "must be a URL"),
+        ("id = 'a'\nbroker = ' '", "broker = ' ' must be the name or address"),
+        ("id = 'a'\nrequest_timeout_s = -1", "request_timeout_s = -1.0 must be a number of seconds"),
         ("", "'id' is missing"),
         ("id = ", "cannot read"),
     ],
@@ -89,6 +94,20 @@ def test_a_bad_setting_is_named(tmp_path: Path, text: str, part: str) -> None:
     path.write_text(text, encoding="utf-8")
     with pytest.raises(FedbiomedConfigError, match=part):
         config.load(ResearcherConfig, tmp_path, {})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "part"),
+    [
+        ("worker_time_limit_s", math.nan, "worker_time_limit_s = nan must be a number of seconds"),
+        ("minimum_samples", -1, "minimum_samples = -1 must be 0 or more"),
+        ("worker_memory_mb", -5, "worker_memory_mb = -5 must be 0 or more"),
+        ("gpu", "first", "gpu = 'first' must be 'auto', 'none' or the number"),
+    ],
+)
+def test_a_bad_setting_of_a_node_is_named(tmp_path: Path, key: str, value: Any, part: str) -> None:
+    with pytest.raises(FedbiomedConfigError, match=part):
+        config.build(NodeConfig, tmp_path, {"id": "a", key: value}, {})
 
 
 def test_a_folder_without_component_is_named(tmp_path: Path) -> None:
@@ -103,7 +122,7 @@ def test_a_bad_environment_variable_is_named(tmp_path: Path) -> None:
         config.load(NodeConfig, tmp_path, {"MQTT_BROKER_PORT": "many"})
 
 
-@pytest.mark.parametrize("text", ["", ":1883", "host:", "host:x", "host:70000"])
+@pytest.mark.parametrize("text", ["", ":1883", "host:", "host:x", "host:70000", "::1", "[]:1"])
 def test_a_broker_address_is_checked(text: str) -> None:
     with pytest.raises(FedbiomedConfigError, match="HOST:PORT"):
         config.broker_address(text)
@@ -112,6 +131,7 @@ def test_a_broker_address_is_checked(text: str) -> None:
 def test_a_broker_address_may_leave_out_the_port() -> None:
     assert config.broker_address("host") == ("host", 1883)
     assert config.broker_address("host:99") == ("host", 99)
+    assert config.broker_address("[::1]:99") == ("::1", 99)
 
 
 def test_members_are_found_by_file_name() -> None:
