@@ -179,27 +179,36 @@ def test_a_file_that_changes_while_it_is_sent_is_not_kept(server, tmp_path):
 
 
 class Started:
-    """A repository process in a folder; one that ends at once, as where its port is not free yet, is started again, twice at most."""
+    """A repository process in a folder."""
 
     def __init__(self, folder, port: int) -> None:
         save_network(NetworkConfig(root=folder, share_disk=False))
         command = fedbiomed("network", "start", "--dir", str(folder), "--no-broker", "--http-port", str(port))
-        reasons = []
-        while len(reasons) < 3:
-            with (folder / "stderr.txt").open("w+", encoding="utf-8") as log:
-                self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
-                said = self.process.stdout.readline()
-                if "http=" in said:
-                    self.url = said.split("http=")[1].strip()
-                    return
-                self.process.communicate(timeout=20)
-                log.seek(0)
-                reasons.append(f"{said!r}, exit {self.process.returncode}: {log.read()}")
-        raise AssertionError("\n".join(reasons))
+        with (folder / "stderr.txt").open("w+", encoding="utf-8") as log:
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+            said = self.process.stdout.readline()
+            assert "http=" in said, (self.process.wait(20), (folder / "stderr.txt").read_text(encoding="utf-8"))
+        self.url = said.split("http=")[1].strip()
 
     def end(self, number: int) -> None:
         self.process.send_signal(number)
         self.process.communicate(timeout=20)
+
+
+def test_a_line_fails_once_however_much_passes_while_it_fails(server):
+    """A client that connects again at once must not have the repository killed a second time."""
+    calls, again = [], threading.Event()
+
+    def on_fault() -> None:
+        calls.append(1)
+        assert requests.get(f"{line.url}/v1/health", timeout=5).ok
+        again.set()
+
+    with FaultyLine(server.url, "up", 10, on_fault=on_fault) as line:
+        with pytest.raises(requests.ConnectionError):
+            requests.get(f"{line.url}/v1/health", timeout=5)
+        assert again.wait(5)
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize("direction", ["up", "down"])
