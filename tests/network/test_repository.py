@@ -55,6 +55,13 @@ def test_a_token_is_for_an_id(server, component):
     assert requests.post(f"{server.url}/v1/tokens", json={"component": component}, timeout=5).status_code == 422
 
 
+@pytest.mark.parametrize("content", [b"", b"[1]", b'"x"', b"1e999", b"[" * 100_000, b'{"component":' * 50_000, b"\xff"])
+def test_a_question_for_a_token_that_is_no_object_is_refused(server, content):
+    answer = requests.post(f"{server.url}/v1/tokens", data=content, headers={"Content-Type": "application/json"}, timeout=5)
+    assert answer.status_code == 422
+    assert "not the id of a component" in answer.json()["error"]
+
+
 @pytest.mark.parametrize("key", ["..%2f..%2fetc%2fpasswd", "0" * 31, "0" * 33, "G" * 32, "%00" * 16, "0" * 32])
 def test_a_key_that_is_none_is_not_found(ask, key):
     answer = ask("GET", f"/v1/files/{key}")

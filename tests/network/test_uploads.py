@@ -105,6 +105,14 @@ def test_what_was_changed_on_its_way_is_dropped_and_sent_again(ask, upload):
     assert ask("GET", f"/v1/files/{key}").content == content
 
 
+def test_a_first_part_that_follows_something_else_is_refused(upload):
+    content, _, send = upload
+    answer = send(0, content, **{"X-Sha256": "0" * 64})
+    assert answer.status_code == 409
+    assert "go on from 0" in answer.json()["error"]
+    assert send(0, content).json() == {"offset": 300}
+
+
 @pytest.mark.parametrize("header", ["X-Offset", "X-Sha256"])
 @pytest.mark.parametrize("value", ["", "-1", "1e3", "x" * 64, "9" * 30])
 def test_a_part_with_a_wrong_header_is_refused(upload, header, value):
@@ -313,6 +321,24 @@ def test_an_upload_that_nobody_goes_on_with_is_forgotten(tmp_path):
         shelf.announce(owner="node_b", experiment="", readers=(), size=3)
         assert (catalogue.find(old.key), catalogue.find(kept.key)) == (None, kept)
     assert not (tmp_path / "growing" / old.key).exists()
+
+
+def test_an_upload_that_goes_on_for_long_is_not_forgotten(tmp_path):
+    with Catalogue(tmp_path / "c.sqlite") as catalogue:
+        shelf = shelf_of(tmp_path, catalogue)
+        catalogue.add(Entry(key="0" * 32, owner="node_a", experiment="", readers=(), size=3, used_at=time.time() - 90_000))
+        assert shelf.append(catalogue.find("0" * 32), 0, sha256(b""), iter([b"ab"])) == 2
+        shelf.announce(owner="node_b", experiment="", readers=(), size=3)
+        assert shelf.append(catalogue.find("0" * 32), 2, sha256(b"ab"), iter([b"c"])) == 3
+
+
+def test_a_disk_without_room_for_the_catalogue_is_said(tmp_path):
+    with Catalogue(tmp_path / "c.sqlite") as catalogue:
+        shelf = shelf_of(tmp_path, catalogue)
+        catalogue._run("PRAGMA max_page_count = 1")  # as many as there are now
+        with pytest.raises(Refusal, match="disk is full") as refused:
+            shelf.announce(owner="node_a", experiment="", readers=("x" * 100,) * 10_000, size=3)
+        assert refused.value.status == 507
 
 
 def test_a_file_in_use_does_not_age(tmp_path):
