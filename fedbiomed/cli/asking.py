@@ -31,7 +31,11 @@ def needed(args: argparse.Namespace, name: str, question: str, option: str) -> s
 
 def needed_path(args: argparse.Namespace, name: str, question: str, option: str) -> Path:
     """The same for a path; a person may write `~`."""
-    return Path(needed(args, name, question, option)).expanduser()
+    given = needed(args, name, question, option)
+    try:
+        return Path(given).expanduser()
+    except RuntimeError as error:
+        raise FedbiomedUserInputError(f"{option} {given}: this machine has no such user") from error
 
 
 def chosen(

@@ -5,7 +5,6 @@ import dataclasses
 import logging
 import logging.handlers
 import os
-import re
 import uuid
 from datetime import datetime
 from pathlib import Path
@@ -22,7 +21,6 @@ from fedbiomed.common.security.identity import load_identity, made_identity
 from fedbiomed.node.overview import counts, is_running, jobs
 from fedbiomed.node.store import NodeStore
 
-_GPU = re.compile(r"auto|none|\d{1,3}")
 _LOG_BYTES, _LOG_FILES = 10 << 20, 5
 
 
@@ -89,7 +87,7 @@ def _new_settings(args: argparse.Namespace) -> NodeConfig:
 def _start(args: argparse.Namespace) -> int:
     told = settings(args)
     if args.gpu is not None:
-        if not _GPU.fullmatch(args.gpu):
+        if not config.GPU_SETTING.fullmatch(args.gpu):
             raise FedbiomedUserInputError(f"--gpu is auto, none or the number of a device, not {args.gpu!r:.80}")
         told = dataclasses.replace(told, gpu=args.gpu, gpu_only=told.gpu_only and args.gpu != "none")
     if args.gpu_only:

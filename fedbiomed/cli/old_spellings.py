@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedbiomed.cli import main as commands
+from fedbiomed.cli.commands import CommandParser
 from fedbiomed.common import config
 from fedbiomed.common.config_ini import INI_FILES
 from fedbiomed.common.constants import ComponentType
@@ -86,13 +87,13 @@ _Translator = Callable[[Sequence[str], Path, Mapping[str, str]], Forwarded]
 
 
 def _chosen(program: str, table: Mapping[str, _Translator], word: str) -> _Translator:
-    parser = argparse.ArgumentParser(prog=program, add_help=False)
+    parser = CommandParser(prog=program, add_help=False)
     parser.add_argument("component", choices=list(table))
     return table[str(parser.parse_args([word] if word else []).component)]
 
 
 def _network(words: Sequence[str], _here: Path, _env: Mapping[str, str]) -> Forwarded:
-    parser = argparse.ArgumentParser(prog="fedbiomed_run network")
+    parser = CommandParser(prog="fedbiomed_run network")
     parser.add_argument("command", nargs="?", choices=["start", "stop"], default="start")
     return Forwarded([["network", str(parser.parse_args(words).command)]])
 
@@ -138,7 +139,7 @@ def _node(words: Sequence[str], here: Path, env: Mapping[str, str | None]) -> Fo
 
 
 def _node_options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="fedbiomed.node.cli", description="The old spelling of `fedbiomed node`.")
+    parser = CommandParser(prog="fedbiomed.node.cli", description="The old spelling of `fedbiomed node`.")
     which = parser.add_mutually_exclusive_group(required=True)
     for _, options, command in _NODE_COMMANDS:
         if command:
@@ -169,7 +170,7 @@ def _researcher(words: Sequence[str], here: Path, env: Mapping[str, str | None])
     folder, environment = _place(ComponentType.RESEARCHER, here, env)
     if _is_create(words, "fedbiomed.researcher.cli"):
         return Forwarded([["researcher", "create", "--dir", str(folder)]], environment)
-    parser = argparse.ArgumentParser(prog="fedbiomed.researcher.cli", description="The old spelling of `fedbiomed researcher`.")
+    parser = CommandParser(prog="fedbiomed.researcher.cli", description="The old spelling of `fedbiomed researcher`.")
     parser.add_argument("command", choices=["start"])
     parser.parse_args(words)
     return Forwarded([["researcher", "start", "--dir", str(folder)]], environment)
@@ -179,7 +180,7 @@ def _is_create(words: Sequence[str], program: str) -> bool:
     _refuse_gone(words[0] if words else "")
     if not words or words[0] != "configuration":
         return False
-    parser = argparse.ArgumentParser(prog=f"{program} configuration")
+    parser = CommandParser(prog=f"{program} configuration")
     parser.add_argument("command", choices=["create"])
     parser.parse_args(words[1:])
     return True

@@ -5,7 +5,9 @@ earlier releases instead, or the variable `CONFIG_FILE` names one, that is read 
 """
 
 import dataclasses
+import math
 import os
+import re
 import tomllib
 import types
 import typing
@@ -25,6 +27,7 @@ from fedbiomed.common.files import write_whole
 CONFIG_FILE = Path("etc") / "config.toml"
 FILE_VARIABLE = "CONFIG_FILE"
 _LEAST_IN_SUM = 2
+GPU_SETTING = re.compile(r"auto|none|\d{1,3}")
 Config = TypeVar("Config", bound="ComponentConfig")
 
 
@@ -59,9 +62,12 @@ class ComponentConfig:
                 raise FedbiomedConfigError(f"{what} = {value!r:.80} may hold letters, digits, '_', '.' and '-' only")
         if not 0 < self.broker_port < 65536:
             raise FedbiomedConfigError(f"broker_port = {self.broker_port} must lie between 1 and 65535")
-        parts = urlsplit(self.repository)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if not self.broker.strip():
+            raise FedbiomedConfigError("broker is empty; it is the host of the MQTT broker, localhost for instance")
+        if not _is_base_url(self.repository):
             raise FedbiomedConfigError(f"repository = {self.repository!r:.120} must be a URL like http://localhost:8844")
+        for what in ("connect_timeout_s", "request_timeout_s"):
+            _require_time(what, getattr(self, what))
 
     @property
     def etc(self) -> Path:
@@ -132,6 +138,12 @@ class NodeConfig(ComponentConfig):
             raise FedbiomedConfigError(f"minimum_nodes_in_sum = {self.minimum_nodes_in_sum} must be {_LEAST_IN_SUM} or more")
         if self.force_secure_aggregation and not self.secure_aggregation:
             raise FedbiomedConfigError("force_secure_aggregation goes with secure_aggregation = true: the node could train nothing")
+        if not GPU_SETTING.fullmatch(self.gpu):
+            raise FedbiomedConfigError(f"gpu = {self.gpu!r:.40} is auto, none or the number of a device")
+        for what in ("minimum_samples", "worker_memory_mb"):
+            if getattr(self, what) < 0:
+                raise FedbiomedConfigError(f"{what} = {getattr(self, what)} must be 0 or more")
+        _require_time("worker_time_limit_s", self.worker_time_limit_s)
         if self.gpu_only and self.gpu == "none":
             raise FedbiomedConfigError("gpu_only goes with gpu = 'auto' or the number of a device, not with 'none'")
 
@@ -310,6 +322,19 @@ def _parsed(variable: str, text: str, kind: Any) -> Any:
         return kind(text)
     except ValueError as error:
         raise FedbiomedConfigError(f"environment variable {variable} must be {_spell(kind)}, not {text!r:.80}") from error
+
+
+def _is_base_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # no address, or no port
+        return False
+
+
+def _require_time(what: str, seconds: float) -> None:
+    if not 0 < seconds < math.inf:
+        raise FedbiomedConfigError(f"{what} = {seconds} must be a number of seconds above 0")
 
 
 def _spell(kind: Any) -> str:
