@@ -237,7 +237,9 @@ class Node:
                 order = self._book.next_open()
                 if order is not None:
                     with self._logs.working_for(order.researcher_id, is_order=True):
-                        self._runner.run(order)
+                        is_ended = self._runner.run(order)
+                    if not is_ended:
+                        self._closed.wait(_AFTER_FAILURE_S)
             except Exception:  # the node's worker: it must live on, whatever the disk or the system refuses for a while
                 logger.exception("cannot go on with the orders for now")
                 self._closed.wait(_AFTER_FAILURE_S)
