@@ -217,6 +217,9 @@ def test_settings_are_kept_and_checked(tmp_path: Path):
         ("colour = 1", "unknown setting 'colour'"),
         ("quota_bytes = 'x'", "quota_bytes"),
         ("http_port = 70000", "70000"),
+        ("max_age_s = nan", "max_age_s = nan must be"),
+        ("token_age_s = inf", "token_age_s = inf must be"),
+        ("min_free_bytes = -1", "0 or more"),
         ("x", "read"),
     ):
         (tmp_path / "etc" / "config.toml").write_text(line, encoding="utf-8")
