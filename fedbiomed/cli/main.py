@@ -38,8 +38,12 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, *, answers_from_pipe: bool = False) -> int:
     """Run one command.
+
+    Args:
+        argv: the words after the program's name; None: this process's.
+        answers_from_pipe: ask also where no person sits at a terminal, see `asking`.
 
     Returns:
         The exit code: 0 when it did what was asked, 1 when not (one line on stderr says why), 130 after Ctrl-C.
@@ -49,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     _write_whatever_comes()
     words = sys.argv[1:] if argv is None else list(argv)
-    args = parser().parse_args(words)
+    args = parser().parse_args(words, argparse.Namespace(answers_from_pipe=answers_from_pipe))
     logging.basicConfig(
         stream=sys.stderr,
         level=logging.DEBUG if args.debug else logging.WARNING,

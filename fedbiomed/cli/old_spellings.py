@@ -1,11 +1,12 @@
 """The commands of earlier releases, forwarded to today's: `fedbiomed_run ...`, `python -m fedbiomed.node.cli`, `... .researcher.cli`.
 
 They kept several components in one folder, told apart by INI files in its `etc`; one of those is used where it is there, else a folder of
-today's kind. As then, a component that is not there yet is made at its first use.
+today's kind. As then, a component that is not there yet is made at its first use, and questions may be answered through a pipe.
 """
 
 import argparse
 import os
+import stat
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -215,10 +216,19 @@ def main(words: Sequence[str]) -> int:
         else:
             os.environ[variable] = value
     for command in forwarded.commands:
-        code = commands.main(command)
+        code = commands.main(command, answers_from_pipe=_answers_come())
         if code:
             return code
     return 0
+
+
+def _answers_come() -> bool:
+    """Whether a pipe or a file stands where answers are read, and not nothing (`/dev/null`)."""
+    try:
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+    except (AttributeError, OSError, ValueError):  # it is closed, or no file of the system
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISREG(mode)
 
 
 if __name__ == "__main__":
