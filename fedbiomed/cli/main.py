@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from fedbiomed import __version__
 from fedbiomed.cli import demo, doctor, experiment, network, node, researcher
 from fedbiomed.cli.commands import CommandParser
-from fedbiomed.cli.node_output import printable
+from fedbiomed.cli.node_output import LOG_FORMAT, LineFormatter, printable
 from fedbiomed.common.exceptions import FedbiomedError, FedbiomedUserInputError
 
 EXAMPLE = """examples:
@@ -54,11 +54,9 @@ def main(argv: Sequence[str] | None = None, *, answers_from_pipe: bool = False) 
     _write_whatever_comes()
     words = sys.argv[1:] if argv is None else list(argv)
     args = parser().parse_args(words, argparse.Namespace(answers_from_pipe=answers_from_pipe))
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.DEBUG if args.debug else logging.WARNING,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter(LOG_FORMAT))
+    logging.basicConfig(handlers=[handler], level=logging.DEBUG if args.debug else logging.WARNING)
     try:
         _require_text(words)
         return int(args.run(args))

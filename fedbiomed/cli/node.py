@@ -13,7 +13,7 @@ from typing import Any
 from fedbiomed.cli import node_dataset, node_doctor, node_peers, node_plan
 from fedbiomed.cli.commands import Subparsers, add_group
 from fedbiomed.cli.node_folder import add_command, database, made, opened, settings
-from fedbiomed.cli.node_output import printable, show_json, show_table
+from fedbiomed.cli.node_output import LOG_FORMAT, LineFormatter, printable, show_json, show_table
 from fedbiomed.common import config
 from fedbiomed.common.config import NodeConfig
 from fedbiomed.common.exceptions import FedbiomedConfigError, FedbiomedUserInputError
@@ -105,7 +105,7 @@ def _log_to(path: Path) -> None:
         handler = logging.handlers.RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=_LOG_FILES, encoding="utf-8")
     except OSError as error:
         raise FedbiomedConfigError(f"cannot write the log {path}: {error.strerror or error}") from error
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(LineFormatter(LOG_FORMAT))
     ours = logging.getLogger("fedbiomed")
     ours.addHandler(handler)
     ours.setLevel(min(logging.INFO, logging.getLogger().level))

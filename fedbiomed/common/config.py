@@ -209,6 +209,7 @@ _ENV_OF = {
         "FBM_TENSORBOARD_DIR": "tensorboard_dir",
     },
 }
+VARIABLES = frozenset({*_ENV_OF[NodeConfig], *_ENV_OF[ResearcherConfig], "UPLOADS_IP", FILE_VARIABLE})
 _COMPONENT_OF = {NodeConfig: ComponentType.NODE, ResearcherConfig: ComponentType.RESEARCHER}
 _USUAL_FILES = frozenset({CONFIG_FILE.name, *INI_FILES.values()})
 
@@ -288,9 +289,10 @@ def build(config_type: type[Config], root: Path, settings: Mapping[str, Any], en
 
 
 def save(config: ComponentConfig) -> None:
-    """Write a component's settings to its folder, making `etc`, `var` and `log`."""
-    for folder in (config.etc, config.var, config.log):
-        folder.mkdir(parents=True, exist_ok=True)
+    """Write a component's settings to its folder, making `etc`, and `var` and `log` for its user's eyes only."""
+    config.etc.mkdir(parents=True, exist_ok=True)
+    for folder in (config.var, config.log):
+        folder.mkdir(mode=0o700, exist_ok=True)
     settings = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name != "root"}
     write_whole(config.root / CONFIG_FILE, tomli_w.dumps(settings).encode(), sync=True)
 

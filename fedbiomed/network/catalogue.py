@@ -67,10 +67,11 @@ class Catalogue:
         self._lock = threading.Lock()
         self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         try:
+            path.chmod(0o600)  # it holds what tokens are signed with; the log beside it is made with the same mode
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=NORMAL")
             self._database.executescript(_SCHEMA)
-        except sqlite3.Error:
+        except (OSError, sqlite3.Error):
             self._database.close()
             raise
 

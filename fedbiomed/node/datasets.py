@@ -114,7 +114,7 @@ class DatasetRegistry:
         """
         row = self._find(dataset_id)
         places = [row["path"], *(row["dataset_parameters"].get(name) for name in sorted(_PRIVATE_PARAMETERS))]
-        if not all(Path(place).exists() for place in places if isinstance(place, str)):
+        if not all(_is_there(Path(place)) for place in places if isinstance(place, str)):
             raise FedbiomedDatasetManagerError(
                 f"FB313: the data of dataset {row['name']!r} ({dataset_id}) is not where it was registered; "
                 "the node's operator must put it back or register it anew"
@@ -195,6 +195,13 @@ def _resolved(path: Path) -> Path:
     except (OSError, RuntimeError, ValueError) as error:  # no such user, a link to itself, too long, not UTF-8
         raise FedbiomedDatasetError(f"{str(path)!r:.200} is no path that can be used: {error!s:.200}") from error
     return place
+
+
+def _is_there(place: Path) -> bool:
+    try:
+        return place.exists()
+    except OSError:  # a folder above may not be read
+        return False
 
 
 def _absolute(parameters: Mapping[str, Any], kind: DatasetType) -> dict[str, Any]:

@@ -86,6 +86,11 @@ def test_a_folder_that_cannot_be_used_is_told(tmp_path):
         pass
 
 
+def test_the_secret_of_the_tokens_is_its_user_s(tmp_path):
+    with RepositoryServer(network_config(tmp_path)):
+        assert {oct(path.stat().st_mode & 0o777) for path in (tmp_path / "var").glob("catalogue.sqlite*")} == {"0o600"}
+
+
 def test_what_is_no_storage_is_told(tmp_path):
     with pytest.raises(FedbiomedNetworkError, match="no kind of storage"), RepositoryServer(network_config(tmp_path, storage="storage")):
         pass

@@ -2,8 +2,10 @@
 
 import hashlib
 import http.client
+import http.server
 import random
 import socket
+import threading
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -206,6 +208,44 @@ def test_an_unreachable_repository_is_named(tmp_path):
     said = f"FB201: no repository at http://127.0.0.1:{port}: Connection refused"
     with HttpFileStore(f"http://127.0.0.1:{port}", "node_a", timeout_s=0.5) as store, pytest.raises(FedbiomedRepositoryError, match=said):
         store.get(FileRef(key="0" * 32, sha256="0" * 64, size=1), tmp_path / "b")
+
+
+class Lying(http.server.BaseHTTPRequestHandler):
+    """A repository that says 3 bytes and sends a million, in a chunk that the length does not count."""
+
+    def do_POST(self) -> None:
+        self.answer({"Content-Length": "14"}, b'{"token": "x"}')
+
+    def do_GET(self) -> None:
+        self.answer({"Content-Length": "3", "Transfer-Encoding": "chunked"}, b"f4240\r\n" + bytes(1_000_000) + b"\r\n0\r\n\r\n")
+
+    def answer(self, headers: dict[str, str], body: bytes) -> None:
+        self.send_response(200)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        with suppress(OSError):  # the client had enough
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_a_repository_that_sends_more_than_it_says_is_not_listened_to(tmp_path: Path):
+    ref = FileRef(key="0" * 32, sha256="0" * 64, size=3)
+    with http.server.HTTPServer(("127.0.0.1", 0), Lying) as lying:
+        serving = threading.Thread(target=lying.serve_forever)
+        serving.start()
+        try:
+            with (
+                HttpFileStore(f"http://127.0.0.1:{lying.server_port}", "node_a") as store,
+                pytest.raises(FileStoreError, match="more than"),
+            ):
+                store.get(ref, tmp_path / "b")
+        finally:
+            lying.shutdown()
+            serving.join(5)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_settings_are_kept_and_checked(tmp_path: Path):

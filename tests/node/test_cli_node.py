@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import logging
 import re
 import sqlite3
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from fedbiomed.cli.main import main
-from fedbiomed.cli.node_output import printable
+from fedbiomed.cli.node_output import LineFormatter, printable
 from tests.conftest import Addresses
 from tests.ground.test_config_ini import NODE, written
 from tests.support.federation import command
@@ -74,6 +75,7 @@ def test_create_writes_what_it_was_told(tmp_path: Path) -> None:
     found = settings(site)
     assert (found["id"], found["broker"], found["broker_port"]) == (made["id"], "mq.example.org", 1884)
     assert {path.name for path in site.iterdir()} == {"etc", "var", "log"}
+    assert {oct((site / name).stat().st_mode & 0o777) for name in ("var", "log")} == {"0o700"}
 
 
 def test_create_has_safe_defaults_and_a_default_folder(tmp_path: Path) -> None:
@@ -273,6 +275,11 @@ def test_a_plan_cannot_hide_text_from_its_reader(site: Path, tmp_path: Path) -> 
     plan_id = told("plan", "register", file, "--dir", site, "--name", "a\x1b[31m").split()[0]
     assert told("plan", "view", plan_id, "--dir", site).endswith(r"x = '\x1b[2K\u202e'")
     assert r"a\x1b[31m" in told("plan", "list", "--dir", site)
+
+
+def test_a_record_of_the_log_is_one_line() -> None:
+    record = logging.makeLogRecord({"msg": "cancelled: %s", "args": ("x\n2026-01-01 INFO all is well\x1b[2J",)})
+    assert LineFormatter("%(message)s").format(record) == "cancelled: x\\n2026-01-01 INFO all is well\\x1b[2J"
 
 
 def test_text_stays_readable() -> None:
