@@ -67,7 +67,7 @@ def translate(words: Sequence[str], here: Path, env: Mapping[str, str]) -> Forwa
     """Say in today's words what an old command line says.
 
     Args:
-        words: `run`, then those of the launcher; or `node` or `researcher`, then those of their modules.
+        words: `run`, then those of the launcher; or `node`, `researcher` or `common`, then those of their modules.
         here: the working directory.
         env: `CONFIG_FILE` names the INI file.
 
@@ -81,7 +81,7 @@ def translate(words: Sequence[str], here: Path, env: Mapping[str, str]) -> Forwa
         return _chosen("fedbiomed_run", {"network": _network, "node": _run_node, "researcher": _run_researcher}, component)(
             rest[1:], here, env
         )
-    return _chosen("old spelling", {"node": _node, "researcher": _researcher}, kind)(rest, here, env)
+    return _chosen("old spelling", {"node": _node, "researcher": _researcher, "common": _common}, kind)(rest, here, env)
 
 
 _Translator = Callable[[Sequence[str], Path, Mapping[str, str]], Forwarded]
@@ -97,6 +97,11 @@ def _network(words: Sequence[str], _here: Path, _env: Mapping[str, str]) -> Forw
     parser = CommandParser(prog="fedbiomed_run network")
     parser.add_argument("command", nargs="?", choices=["start", "stop"], default="start")
     return Forwarded([["network", str(parser.parse_args(words).command)]])
+
+
+def _common(words: Sequence[str], _here: Path, _env: Mapping[str, str]) -> Forwarded:
+    _refuse_gone(words[0] if words else "")
+    CommandParser(prog="fedbiomed.common.cli").error("the one command was certificate-dev-setup")
 
 
 def _run_node(words: Sequence[str], here: Path, env: Mapping[str, str]) -> Forwarded:

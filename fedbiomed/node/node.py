@@ -161,6 +161,11 @@ class Node:
         if refusal is not None:
             self._refuse(request, payload, *refusal)
             return
+        if self._book.is_full() and self._book.get(request.request_id) is None:
+            reason = "FB314: this node has too many orders to carry out; give it again later"
+            logger.warning("refused order %s of %s: too many are open", request.request_id, request.researcher_id)
+            self._publish(request.researcher_id, failed_reply(request, self._config.id, reason))
+            return
         known = self._book.add(request, payload)
         if known is None:
             self._work.set()

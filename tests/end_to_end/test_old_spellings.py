@@ -95,7 +95,14 @@ def test_the_network_is_forwarded(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    ["run gui start", "run certificate-dev-setup", "run node certificate generate", "node certificate list", "researcher certificate list"],
+    [
+        "run gui start",
+        "run certificate-dev-setup",
+        "run node certificate generate",
+        "node certificate list",
+        "researcher certificate list",
+        "common certificate-dev-setup",
+    ],
 )
 def test_what_has_no_counterpart_says_so(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words.split()) == 2
@@ -104,7 +111,9 @@ def test_what_has_no_counterpart_says_so(words: str, capsys: pytest.CaptureFixtu
     assert "has no counterpart in this release" in lines[0]
 
 
-@pytest.mark.parametrize("words", ["", "run", "run broker", "node", "node -x", "node configuration", "researcher", "run network restart"])
+@pytest.mark.parametrize(
+    "words", ["", "run", "run broker", "node", "node -x", "node configuration", "researcher", "run network restart", "common"]
+)
 def test_nonsense_is_refused(words: str, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="2"):
         translate(words.split(), tmp_path, {})
@@ -119,10 +128,11 @@ def test_the_modules_work_as_before(here: Path) -> None:
     assert (answer.returncode, answer.stdout[:11]) == (0, "no datasets"), answer.stderr
     assert len(answer.stderr.splitlines()) == 1  # which keys of the INI file are not used
     assert (here / "config_two" / "var" / "node.sqlite").is_file()
-    words = [sys.executable, "-m", "fedbiomed.researcher.cli", "certificate", "list"]
-    answer = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, cwd=here, env=env)
-    assert answer.returncode == 2
-    assert "has no counterpart" in answer.stderr
+    for module, *words in (("researcher", "certificate", "list"), ("common", "certificate-dev-setup")):
+        program = [sys.executable, "-m", f"fedbiomed.{module}.cli", *words]
+        answer = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False, cwd=here, env=env)
+        assert answer.returncode == 2
+        assert "has no counterpart" in answer.stderr
 
 
 def test_questions_are_answered_from_a_file_or_a_pipe(

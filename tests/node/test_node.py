@@ -16,14 +16,12 @@ from fedbiomed.common.messages.discovery import DatasetsReply, PingReply, PingRe
 from fedbiomed.common.messages.presence import BootProbe, Hello, Presence
 from fedbiomed.common.messages.training import OrderAccepted, OrderCancelled, OrderGot, TrainProgress, TrainReply
 from fedbiomed.common.serializer import Serializer
-from fedbiomed.common.transport.memory_bus import MemoryBroker, MemoryBus
-from fedbiomed.common.transport.memory_store import MemoryFiles, MemoryFileStore
+from fedbiomed.common.transport.memory_bus import MemoryBus
+from fedbiomed.common.transport.memory_store import MemoryFileStore
 from fedbiomed.node.approval import PlanRegistry
-from fedbiomed.node.datasets import DatasetRegistry
 from fedbiomed.node.orders import OrderBook
-from fedbiomed.node.store import NodeStore
-from tests.support.node_site import PLAN, Site, marking, slow_plan
-from tests.support.orders import ARGS, RESEARCHER, Asker, node_config, nowhere, plan_source, train_request, write_line
+from tests.support.node_site import PLAN, made_site, marking, slow_plan
+from tests.support.orders import ARGS, RESEARCHER, Asker, nowhere, plan_source, train_request
 
 LINE_OF_PROGRESS = (
     "history_monitor.add_scalar(metric={'Loss': float(i)}, iteration=i, epoch=1, train=True, test=False, test_on_local_updates=False,"
@@ -33,13 +31,8 @@ LINE_OF_PROGRESS = (
 
 @pytest.fixture
 def site(tmp_path, shared_worker):
-    broker, shared = MemoryBroker(), MemoryFiles()
-    config = node_config(tmp_path / "node")
-    with NodeStore(config.database) as store, MemoryBus(broker, RESEARCHER) as bus:
-        bus.connect(5)
-        dataset = DatasetRegistry(store).add(name="line", data_type="csv", tags=["line"], path=write_line(tmp_path / "line.csv"))
-        asker = Asker(bus, MemoryFileStore(shared, RESEARCHER), config.id, tmp_path / "asker")
-        yield Site(config, broker, shared, store, shared_worker, dataset["dataset_id"], asker)
+    with made_site(tmp_path, shared_worker) as made:
+        yield made
 
 
 def got(request, **changes):
@@ -252,47 +245,6 @@ def test_nonsense_is_refused_and_the_node_lives_on(site, caplog):
         assert site.asker.train(site.asker.order(PLAN, site.dataset_id)).success
     assert len([record for record in caplog.records if "refused a message" in record.message]) == 6
     assert not any(record.exc_info for record in caplog.records)
-
-
-def test_a_message_that_no_database_takes_does_not_stay_in_the_line(site, caplog):
-    topic, order = topics.orders("default", site.config.id), train_request(site.config.id)
-    with site.started():
-        for wrong in (b'"round":10000000000000000000', b'"round":0,"attempt":-1e999'):
-            site.asker.bus.publish(topic, encode(order).replace(b'"round":0', wrong))
-        site.asker.send(OrderCancelled(request_id="r", researcher_id=RESEARCHER, node_id=site.config.id, reason="\ud800"))
-        assert site.asker.train(site.asker.order(PLAN, site.dataset_id)).success
-    assert not any(record.exc_info for record in caplog.records)
-
-
-def test_what_a_plan_raises_is_answered_whatever_characters_it_has(site):
-    with site.started():
-        reply = site.asker.train(site.asker.order(plan_source(step="raise ValueError('M\\udcfcller.csv')"), site.dataset_id))
-        assert not reply.success
-        assert "M?ller.csv" in reply.msg
-        umlauts = {"x": "\u00fc" * 9_000}
-        assert site.asker.train(site.asker.order(PLAN, site.dataset_id, model_args=umlauts)).success
-
-
-def test_a_researcher_does_not_read_where_the_node_lies(site):
-    with site.started():
-        order = site.asker.order(PLAN, site.dataset_id)
-        (site.config.var / "spool" / order.request_id / "params.mpk").mkdir(parents=True)
-        reply = site.asker.train(order)
-        assert "Is a directory" in reply.msg
-        assert str(site.config.root) not in reply.msg
-
-
-def test_an_order_that_cannot_even_be_refused_is_not_tried_without_a_pause(site, caplog):
-    with site.started():
-        order = site.asker.order(PLAN, site.dataset_id, plan_class="x" * 5000)
-        with site.store.transaction() as connection:
-            connection.execute("CREATE TRIGGER full BEFORE UPDATE ON orders BEGIN SELECT RAISE(ABORT, 'disk is full'); END")
-        site.asker.send(order)
-        assert site.asker.hear(OrderAccepted, order.request_id).state == "new"
-        tries = sum("cannot be answered" in record.message for record in caplog.records)
-        with site.store.transaction() as connection:
-            connection.execute("DROP TRIGGER full")
-    assert tries <= 1
 
 
 def question(kind, **fields):
