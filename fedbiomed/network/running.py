@@ -25,15 +25,17 @@ def held(config: NetworkConfig) -> Iterator[None]:
         config.var.mkdir(parents=True, exist_ok=True)
         lock = (config.var / _LOCK_FILE).open("a+", encoding="ascii")
     except OSError as error:
-        raise FedbiomedNetworkError(f"cannot write the folder {config.root}: {error.strerror}; name another with --dir") from error
+        raise _unusable(config, error) from error
     with lock as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise FedbiomedNetworkError(f"a network runs in {config.root} already: `fedbiomed network stop`, or another --dir") from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        try:
+            file.truncate(0)
+            os.write(file.fileno(), str(os.getpid()).encode())
+        except OSError as error:
+            raise _unusable(config, error) from error
         yield
 
 
@@ -79,6 +81,10 @@ def _end(process: int, root: Path) -> None:
         return
     except PermissionError as error:
         raise FedbiomedNetworkError(f"the network in {root} (process {process}) is another user's; ask that user to stop it") from error
+
+
+def _unusable(config: NetworkConfig, error: OSError) -> FedbiomedNetworkError:
+    return FedbiomedNetworkError(f"cannot write the folder {config.root}: {error.strerror}; mend it, or name another with --dir")
 
 
 def _none(root: Path) -> FedbiomedNetworkError:
