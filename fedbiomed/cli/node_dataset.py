@@ -4,13 +4,12 @@ import argparse
 import json
 import os
 import re
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fedbiomed.cli import node_dataset_budget
-from fedbiomed.cli.asking import add_yes, chosen, needed, needed_path, optional, require_consent
+from fedbiomed.cli.asking import add_yes, chosen, is_somebody_there, needed, needed_path, optional, require_consent
 from fedbiomed.cli.commands import Subparsers, add_group
 from fedbiomed.cli.node_folder import add_command, database
 from fedbiomed.cli.node_output import show_json, show_table
@@ -128,7 +127,7 @@ def _from_options(args: argparse.Namespace) -> dict[str, Any]:
     missing = [name for name in ("type", "path", "name", "tags") if getattr(args, name) is None]
     if args.type in _WITHOUT_PATH and "path" in missing:
         missing.remove("path")
-    if missing and (args.json or not sys.stdin.isatty()):
+    if missing and not is_somebody_there(args):
         options = ", ".join(f"--{name}" for name in missing)
         raise FedbiomedUserInputError(f"a dataset needs {options} (or --from-json FILE with everything)")
     if args.type is None:
@@ -136,10 +135,10 @@ def _from_options(args: argparse.Namespace) -> dict[str, Any]:
         args.type = chosen(args, rows, ("type",), "type of dataset", "--type")["type"]
     return {
         "data_type": args.type,
-        "path": args.path if args.type in _WITHOUT_PATH else needed_path(args, "path", "File or folder", "--path"),
         "name": needed(args, "name", "Name", "--name"),
         "tags": needed(args, "tags", "Tags, separated by commas", "--tags").split(","),
         "description": args.description or (optional(args, "Description") if missing else ""),
+        "path": args.path if args.type in _WITHOUT_PATH else needed_path(args, "path", "File or folder", "--path"),
         "dataset_parameters": _table_parameters(args),
         "loading_plan": None if args.loading_plan is None else _plan(_read_json(args.loading_plan), args.loading_plan),
     }

@@ -27,7 +27,7 @@ from fedbiomed.common.files import write_whole
 CONFIG_FILE = Path("etc") / "config.toml"
 FILE_VARIABLE = "CONFIG_FILE"
 _LEAST_IN_SUM = 2
-_GPU = re.compile(r"auto|none|\d+", re.ASCII)
+GPU_SETTING = re.compile(r"auto|none|\d{1,3}")
 Config = TypeVar("Config", bound="ComponentConfig")
 
 
@@ -66,12 +66,11 @@ class ComponentConfig:
         if not 0 < self.broker_port < 65536:
             raise FedbiomedConfigError(f"broker_port = {self.broker_port} must lie between 1 and 65535")
         if not self.broker.strip():
-            raise FedbiomedConfigError(f"broker = {self.broker!r:.80} must be the name or address of a machine")
-        if not _is_web_address(self.repository):
+            raise FedbiomedConfigError("broker is empty; it is the host of the MQTT broker, localhost for instance")
+        if not _is_base_url(self.repository):
             raise FedbiomedConfigError(f"repository = {self.repository!r:.120} must be a URL like http://localhost:8844")
-        for name in (field.name for field in dataclasses.fields(self) if field.name.endswith("_s")):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
-                raise FedbiomedConfigError(f"{name} = {getattr(self, name)} must be a number of seconds, 0 or more")
+        for what in (field.name for field in dataclasses.fields(self) if field.name.endswith("_s")):
+            _require_time(what, getattr(self, what))
 
     @property
     def etc(self) -> Path:
@@ -141,15 +140,15 @@ class NodeConfig(ComponentConfig):
             raise FedbiomedConfigError(
                 f"hashing_algorithm = {self.hashing_algorithm!r:.40} is none of {', '.join(HashingAlgorithms)}; choose one of them"
             )
-        for name in ("minimum_samples", "worker_memory_mb"):
-            if getattr(self, name) < 0:
-                raise FedbiomedConfigError(f"{name} = {getattr(self, name)} must be 0 or more")
-        if not _GPU.fullmatch(self.gpu):
-            raise FedbiomedConfigError(f"gpu = {self.gpu!r:.40} must be 'auto', 'none' or the number of a device")
         if self.minimum_nodes_in_sum < _LEAST_IN_SUM:
             raise FedbiomedConfigError(f"minimum_nodes_in_sum = {self.minimum_nodes_in_sum} must be {_LEAST_IN_SUM} or more")
         if self.force_secure_aggregation and not self.secure_aggregation:
             raise FedbiomedConfigError("force_secure_aggregation goes with secure_aggregation = true: the node could train nothing")
+        if not GPU_SETTING.fullmatch(self.gpu):
+            raise FedbiomedConfigError(f"gpu = {self.gpu!r:.40} is auto, none or the number of a device")
+        for what in ("minimum_samples", "worker_memory_mb"):
+            if getattr(self, what) < 0:
+                raise FedbiomedConfigError(f"{what} = {getattr(self, what)} must be 0 or more")
         if self.gpu_only and self.gpu == "none":
             raise FedbiomedConfigError("gpu_only goes with gpu = 'auto' or the number of a device, not with 'none'")
 
@@ -215,6 +214,7 @@ _ENV_OF = {
         "FBM_TENSORBOARD_DIR": "tensorboard_dir",
     },
 }
+VARIABLES = frozenset({*_ENV_OF[NodeConfig], *_ENV_OF[ResearcherConfig], "UPLOADS_IP", FILE_VARIABLE})
 _COMPONENT_OF = {NodeConfig: ComponentType.NODE, ResearcherConfig: ComponentType.RESEARCHER}
 _USUAL_FILES = frozenset({CONFIG_FILE.name, *INI_FILES.values()})
 
@@ -294,9 +294,10 @@ def build(config_type: type[Config], root: Path, settings: Mapping[str, Any], en
 
 
 def save(config: ComponentConfig) -> None:
-    """Write a component's settings to its folder, making `etc`, `var` and `log`."""
-    for folder in (config.etc, config.var, config.log):
-        folder.mkdir(parents=True, exist_ok=True)
+    """Write a component's settings to its folder, making `etc`, and `var` and `log` for its user's eyes only."""
+    config.etc.mkdir(parents=True, exist_ok=True)
+    for folder in (config.var, config.log):
+        folder.mkdir(mode=0o700, exist_ok=True)
     settings = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name != "root"}
     write_whole(config.root / CONFIG_FILE, tomli_w.dumps(settings).encode(), sync=True)
 
@@ -315,14 +316,6 @@ def broker_address(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def _is_web_address(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is none
-        return False
-
-
 def _checked(key: str, value: Any, kind: Any) -> Any:
     if kind is float and type(value) is int:
         return float(value)
@@ -338,6 +331,21 @@ def _parsed(variable: str, text: str, kind: Any) -> Any:
         return kind(text)
     except ValueError as error:
         raise FedbiomedConfigError(f"environment variable {variable} must be {_spell(kind)}, not {text!r:.80}") from error
+
+
+def _is_base_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # no address, or no port
+        return False
+
+
+def _require_time(what: str, seconds: float) -> None:
+    """A grace may be none at all, a wait may not."""
+    is_time = 0 < seconds < math.inf or (seconds == 0 and "grace" in what)
+    if not is_time:
+        raise FedbiomedConfigError(f"{what} = {seconds} must be a number of seconds above 0")
 
 
 def _spell(kind: Any) -> str:

@@ -55,6 +55,13 @@ def test_a_file_comes_back_as_it_was(store_of, tmp_path, size):
     assert (tmp_path / "b").read_bytes() == content
 
 
+def test_a_place_that_cannot_be_written_is_told(store_of, tmp_path):
+    store = store_of("researcher_a")
+    ref = store.put(written(tmp_path / "a", b"one"))
+    with pytest.raises(FileStoreError, match=r"FB200: cannot write .*/nowhere/b: No such file"):
+        store.get(ref, tmp_path / "nowhere" / "b")
+
+
 def test_keys_are_drawn_anew_and_files_never_change(store_of, tmp_path):
     store = store_of("researcher_a")
     first, second = (store.put(written(tmp_path / "a", content)) for content in (b"one", b"two"))
