@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from fedbiomed.common.checkpointing.random_states import restore_random, snapshot_random
 from fedbiomed.common.constants import ErrorNumbers
 from fedbiomed.common.exceptions import FedbiomedTrainingPlanError, FedbiomedUserInputError
 from fedbiomed.common.training_args import TrainingArgs
@@ -62,6 +63,41 @@ def load_back(path: Path, class_name: str, model_args: Mapping[str, Any], traini
     plan: BaseTrainingPlan = make_plan(load_plan_from_file(path, class_name))
     call_user(plan, "post_init", dict(model_args), training_args)
     return plan
+
+
+def full(training_args: TrainingArgs | Mapping[str, Any] | None) -> TrainingArgs:
+    """Training arguments with all defaults, and apart from what was given.
+
+    Raises:
+        FedbiomedUserInputError: a key is unknown or a value is wrong.
+    """
+    values = training_args.dict() if isinstance(training_args, TrainingArgs) else training_args
+    return TrainingArgs(values, only_required=False)
+
+
+def settings(training_args: TrainingArgs) -> dict[str, Any]:
+    """The arguments of which a plan hears when it is made: all but those of tests."""
+    tests = training_args.testing_arguments()
+    return {name: value for name, value in training_args.dict().items() if name not in tests}
+
+
+def tell(plan: BaseTrainingPlan, model_args: Mapping[str, Any], training_args: TrainingArgs) -> None:
+    """Tell a plan that has a model other training arguments; its parameters, and the global random generators, stay as they are.
+
+    Raises:
+        FedbiomedTrainingPlanError: one of its methods raises with them; the plan is as before.
+        FedbiomedDPControllerError: they ask for differential privacy, which does not go with this plan; as before, too.
+    """
+    before, own, states = dict(vars(plan)), plan.get_model_params(), snapshot_random()
+    try:
+        call_user(plan, "post_init", dict(model_args), training_args)
+        plan.set_model_params(own)
+    except BaseException:
+        vars(plan).clear()
+        vars(plan).update(before)
+        raise
+    finally:
+        restore_random(states)
 
 
 def assign(plan: BaseTrainingPlan, params: Mapping[str, Any], staying: Collection[str]) -> None:
