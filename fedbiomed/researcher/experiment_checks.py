@@ -149,6 +149,13 @@ def plan_path(given: Any) -> str | None:
     return str(path)
 
 
+def folder(given: Any) -> Path:
+    """The absolute path of a breakpoint's folder, which may not exist."""
+    if not isinstance(given, str | Path) or not str(given).strip():
+        refuse("breakpoint_folder_path", given, "the path of a folder, or None for the last breakpoint")
+    return Path(given).expanduser().absolute()
+
+
 def model_args(given: Any) -> dict[str, Any]:
     """A copy of arguments that can travel as JSON."""
     if given is None:

@@ -143,6 +143,19 @@ class ExperimentViews(ExperimentSettings):
             finally:
                 self._progress = None
 
+    @contextlib.contextmanager
+    def _records_undone_on_failure(self) -> Iterator[None]:
+        """Put what tells of rounds back as it was when the block raises."""
+        done, params, points = self._round_current, dict(self._aggregated_params), self._history.points()
+        try:
+            yield
+        except BaseException:
+            self._round_current, self._aggregated_params = done, params
+            if self._history.points() != points:
+                self._history = History(points)
+                self._monitor.restore(points)
+            raise
+
     def _missing(self) -> list[str]:
         found = {
             "Training Data": self._fds is not None,
