@@ -74,7 +74,7 @@ class Job:
         self.id = f"job_{uuid.uuid4()}"
         self.training_plan_name = plan_class.__name__
         self._training_args = prepared_plan.full(training_args)
-        self._model_args = copy.deepcopy(dict(model_args or {}))
+        self._model_args = prepared_plan.checked_model_args(model_args)
         self._data = FederatedDataSet({}) if data is None else data
         self.nodes = self._data.node_ids()
         self.aggregator_args: dict[str, dict[str, Any]] = {}

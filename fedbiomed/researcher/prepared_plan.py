@@ -4,9 +4,11 @@ What is used on this side is the class loaded from the generated file, as on the
 before anything was sent.
 """
 
+import contextlib
+import copy
 import inspect
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,7 @@ def plan_class_of(training_plan: object, path: str | Path | None = None) -> type
     if path is not None:
         if not isinstance(training_plan, str):
             raise NameError(f"with a file, the plan is given by the name of its class, not as {training_plan!r:.80}")
-        return load_plan_from_file(Path(path), training_plan)
+        return _class_in(path, training_plan)
     plan_class = training_plan if inspect.isclass(training_plan) else type(training_plan)
     if training_plan is None or not issubclass(plan_class, BaseTrainingPlan):
         raise NameError(
@@ -60,9 +62,36 @@ def load_back(path: Path, class_name: str, model_args: Mapping[str, Any], traini
     Raises:
         FedbiomedTrainingPlanError: it does not import, or one of its methods raises: which, and what.
     """
-    plan: BaseTrainingPlan = make_plan(load_plan_from_file(path, class_name))
+    plan = made_from_file(path, class_name)
     call_user(plan, "post_init", dict(model_args), training_args)
     return plan
+
+
+def made_from_file(path: object, class_name: str) -> BaseTrainingPlan:
+    """Make a plan from the class of that name in a file.
+
+    Raises:
+        FedbiomedTrainingPlanError: it is no file, does not import, has no such plan, or this cannot be made without arguments.
+    """
+    plan: BaseTrainingPlan = make_plan(_class_in(path, class_name))
+    return plan
+
+
+def _class_in(path: object, class_name: str) -> type[BaseTrainingPlan]:
+    if not isinstance(path, str | Path):
+        raise FedbiomedTrainingPlanError(f"{ErrorNumbers.FB605.value}: training_plan_path is the path of a Python file, not {path!r:.80}")
+    return load_plan_from_file(path, class_name)
+
+
+def checked_model_args(given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Arguments of a plan's model, a copy; none are an empty dict.
+
+    Raises:
+        FedbiomedUserInputError: they are no dict.
+    """
+    if given is not None and not isinstance(given, Mapping):
+        raise FedbiomedUserInputError(f"{ErrorNumbers.FB414.value}: model_args must be a dict or None, not {given!r:.80}")
+    return copy.deepcopy(dict(given or {}))
 
 
 def full(training_args: TrainingArgs | Mapping[str, Any] | None) -> TrainingArgs:
@@ -88,16 +117,25 @@ def tell(plan: BaseTrainingPlan, model_args: Mapping[str, Any], training_args: T
         FedbiomedTrainingPlanError: one of its methods raises with them; the plan is as before.
         FedbiomedDPControllerError: they ask for differential privacy, which does not go with this plan; as before, too.
     """
-    before, own, states = dict(vars(plan)), plan.get_model_params(), snapshot_random()
+    own, states = plan.get_model_params(), snapshot_random()
     try:
-        call_user(plan, "post_init", dict(model_args), training_args)
-        plan.set_model_params(own)
+        with undone_on_failure(plan):
+            call_user(plan, "post_init", dict(model_args), training_args)
+            plan.set_model_params(own)
+    finally:
+        restore_random(states)
+
+
+@contextlib.contextmanager
+def undone_on_failure(plan: BaseTrainingPlan) -> Iterator[None]:
+    """Put the plan's attributes back as they were when the block raises, in which its model and optimizer are made anew."""
+    before = dict(vars(plan))
+    try:
+        yield
     except BaseException:
         vars(plan).clear()
         vars(plan).update(before)
         raise
-    finally:
-        restore_random(states)
 
 
 def assign(plan: BaseTrainingPlan, params: Mapping[str, Any], staying: Collection[str]) -> None:

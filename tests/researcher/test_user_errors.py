@@ -9,9 +9,10 @@ import pytest
 
 from fedbiomed.common.exceptions import FedbiomedError
 from fedbiomed.common.training_args import DPArgsValidator, TrainingArgs
-from fedbiomed.researcher.aggregators import FedAverage
+from fedbiomed.researcher.aggregators import APFL, ClientLevelDP, FedAverage, FedProx, GeometricMedian, Scaffold
 from fedbiomed.researcher.datasets import FederatedDataSet
 from fedbiomed.researcher.experiment import Experiment
+from fedbiomed.researcher.local_job import localJob
 from fedbiomed.researcher.requests import Requests
 from fedbiomed.researcher.responses import Responses
 from fedbiomed.researcher.secagg import SecaggServkeyContext, SecureAggregation
@@ -26,6 +27,13 @@ class Demanding(FedAverage):
     """Cannot be made from its class alone."""
 
     def __init__(self, needed: int) -> None:
+        super().__init__()
+
+
+class NeedyPlan(LinePlan):
+    """Cannot be made without an argument."""
+
+    def __init__(self, needed):  # type: ignore[no-untyped-def]
         super().__init__()
 
 
@@ -218,6 +226,20 @@ OBJECTS: list[tuple[Callable[[], object], str]] = [
     (lambda: DPArgsValidator.validate({"sigma": 1, "clip": 1.0}), "a float of 0 or more"),
     (lambda: SecureAggregation(timeout="10"), "an integer of 0 or more"),
     (lambda: SecaggServkeyContext(["researcher_1"], "job_1"), "at least 3"),
+    (lambda: localJob(None, LinePlan, training_args=[1]), "training_args must be a dict"),
+    (lambda: localJob(None, LinePlan, training_args="epochs"), "training_args must be a dict"),
+    (lambda: localJob(None, LinePlan, model_args=[1]), "model_args must be a dict or None"),
+    (lambda: localJob(None, "LinePlan", training_plan_path=5), "the path of a Python file"),
+    (lambda: localJob(None, NeedyPlan), "cannot be made without arguments"),
+    (lambda: Scaffold(weighted="no"), "weighted of Scaffold must be True or False"),
+    (lambda: Scaffold(warm_start=1), "warm_start of Scaffold must be True or False"),
+    (lambda: GeometricMedian(weighted="no"), "weighted of GeometricMedian must be True or False"),
+    (lambda: ClientLevelDP(weighted=1), "weighted of ClientLevelDP must be True or False"),
+    (lambda: ClientLevelDP(adaptive_clipping="no"), "adaptive_clipping of ClientLevelDP must be True or False"),
+    (lambda: ClientLevelDP(seed="a"), "seed of ClientLevelDP must be an integer"),
+    (lambda: ClientLevelDP(per_client_example_cap=0), "per_client_example_cap of ClientLevelDP"),
+    (lambda: FedProx(adaptive=1), "adaptive of FedProx must be True or False"),
+    (lambda: APFL(adaptive=1), "adaptive of APFL must be True or False"),
 ]
 
 
