@@ -59,18 +59,6 @@ def count(argument: str, given: Any, least: int) -> int:
     return given
 
 
-def absent(argument: str, given: Any, what: str) -> None:
-    """What this version does not have may only be left out.
-
-    Raises:
-        FedbiomedExperimentError: it was asked for.
-    """
-    if given is not None and given is not False:
-        raise FedbiomedExperimentError(
-            f"{ErrorNumbers.FB410.value}: {argument} = {given!r:.80} asks for {what}, which this version does not have; leave it out"
-        )
-
-
 def training_data(given: Any) -> FederatedDataSet | None:
     """A data set, also from a dict by node.
 

@@ -57,6 +57,8 @@ class Job:
     Raises:
         NameError: there is no plan, or it is not a class or instance.
         FedbiomedTrainingPlanError: the plan does not import, or its model cannot be made.
+        FedbiomedUserInputError, FedbiomedFederatedDataSetError: wrong arguments of training or model, or data.
+        FedbiomedJobError: `keep_files_dir` is no folder, and cannot be made.
         FedbiomedRepositoryError, FedbiomedMessagingError: not reachable. Nothing is left behind in any of these cases.
     """
 
@@ -75,7 +77,7 @@ class Job:
         self.training_plan_name = plan_class.__name__
         self._training_args = prepared_plan.full(training_args)
         self._model_args = prepared_plan.checked_model_args(model_args)
-        self._data = FederatedDataSet({}) if data is None else data
+        self._data = data if isinstance(data, FederatedDataSet) else FederatedDataSet({} if data is None else data)
         self.nodes = self._data.node_ids()
         self.aggregator_args: dict[str, dict[str, Any]] = {}
         self.training_replies: dict[int, Responses] = {}

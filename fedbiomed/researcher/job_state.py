@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from fedbiomed.common.constants import ErrorNumbers
 from fedbiomed.common.exceptions import FedbiomedJobError
 from fedbiomed.common.files import link_or_copy
+from fedbiomed.common.messages.message import is_json
 from fedbiomed.common.messages.training import TrainRequest
 from fedbiomed.researcher import breakpoints
 from fedbiomed.researcher.responses import FILE_KEYS, Responses, TrainingReply
@@ -40,7 +41,10 @@ def linked(paths: Mapping[str, str], folder: Path) -> dict[str, str]:
 
 
 def saved_replies(replies: Mapping[int, Responses], folder: Path) -> list[list[dict[str, Any]]]:
-    """Replies by round, without what lies in their files, which get links in the folder; a round without any is an empty list."""
+    """Replies by round, without what lies in their files, which get links in the folder; a round without any is an empty list.
+
+    Of a reply whose file was removed, `optimizer_args` are kept.
+    """
     return [[_saved(reply, folder) for reply in replies.get(round_, ())] for round_ in range(max(replies, default=-1) + 1)]
 
 
@@ -101,5 +105,6 @@ def put_back(by_round: dict[int, Any], round_: int, value: Any) -> None:
 def _saved(reply: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     kept = {key: reply[key] for key in reply if key not in FILE_KEYS}
     if kept.get("params_path"):
-        kept["params_path"] = link(kept["params_path"], folder)
-    return kept
+        return {**kept, "params_path": link(kept["params_path"], folder)}
+    small = reply.get("optimizer_args")  # there is no file any more from which it could be read
+    return {**kept, "optimizer_args": small} if is_json(small) else kept

@@ -1,5 +1,6 @@
 """Jobs: parameters, files and auxiliary variables that travel, what is saved and goes on."""
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -196,6 +197,38 @@ def test_a_job_goes_on_from_its_saved_state(stage: MemoryStage) -> None:
     assert {order.round for order in b.all_heard(TrainRequest)} == {0, 1, 2}
     with pytest.raises(FedbiomedJobError, match="job_id is missing"):
         other.load_state_breakpoint({"researcher_id": "researcher_x"})
+
+
+def test_what_is_small_outlives_the_file_of_a_reply(stage: MemoryStage) -> None:
+    a = stage.node("a", trained(PARAMS))
+    job = make_job(stage)
+    job.start_nodes_training_round(0, {}, {})
+    reply = job.training_replies[0][0]
+    Path(reply["params_path"]).unlink()
+    reply["params_path"] = reply["params"] = reply["optim_aux_var"] = None
+    saved = job.save_state_breakpoint(saved_folder(stage, "0000"))
+    other = make_job(stage, keep_files_dir=None)
+    other.load_state_breakpoint(json.loads(json.dumps(saved)))
+    assert other.training_replies[0][0]["optimizer_args"] == {"lr": 0.1}
+    assert (other.training_replies[0][0]["node_id"], other.training_replies[0][0]["params"]) == (a.node_id, None)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"data": [1]}, "a dict of one dataset per node"),
+        ({"data": {"node_a": 1}}, "described by a dict"),
+        ({"model_args": [1]}, "model_args must be a dict or None"),
+        ({"training_args": [1]}, "training_args must be a dict"),
+        ({"keep_files_dir": 5}, "keep_files_dir 5 is no folder"),
+        ({"keep_files_dir": __file__}, "is no folder to write into"),
+        ({"training_plan_path": 5, "training_plan_class": "ByArgs"}, "the path of a Python file"),
+    ],
+)
+def test_a_wrong_argument_is_one_error_and_leaves_nothing_behind(stage: MemoryStage, wrong: dict[str, Any], words: str) -> None:
+    with pytest.raises(FedbiomedError, match=words):
+        make_job(stage, **wrong)
+    assert stage.shared._entries == {}
 
 
 @pytest.mark.parametrize("wrong", [{"model_params_path": "/nowhere.mpk"}, {"node_state": {}}])
