@@ -7,6 +7,7 @@ nothing is imported because it says so.
 import inspect
 import logging
 import sys
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 
 from fedbiomed.common.constants import ErrorNumbers
 from fedbiomed.common.exceptions import FedbiomedBreakpointError, FedbiomedPluginError
-from fedbiomed.common.files import link_or_copy
+from fedbiomed.common.files import link_or_copy, sha256_of_file
 from fedbiomed.common.plugins import load_class
 from fedbiomed.researcher import aggregators, events, strategies
 from fedbiomed.researcher import experiment_checks as checks
@@ -95,7 +96,8 @@ def settled(state: State, folder: Path) -> State:
     params = {round_: {"params_path": _at_home(entry["params_path"], folder)} for round_, entry in params.items()}
     replies = [[_with_file_at_home(reply, folder) for reply in replies] for replies in job["training_replies"]]
     current = params.get(str(state["round_current"] - 1), {}).get("params_path")
-    current = current or _at_home(str(Path(job["model_params_path"]).resolve()), folder)  # amid a chain nothing was aggregated
+    if current is None or not _are_equal(Path(current), Path(job["model_params_path"])):  # amid a chain, or they were set by hand
+        current = _at_home(job["model_params_path"], folder, f"aggregated_params_{uuid.uuid4()}.mpk")
     own = {kind: {node_id: _at_home(path, folder) for node_id, path in job.get(kind, {}).items()} for kind in _OF_SINGLE_NODES}
     job = {**job, "training_replies": replies, "model_params_path": current, **own}
     return {**state, "aggregated_params": params, "job": job}
@@ -106,16 +108,21 @@ def _with_file_at_home(reply: Mapping[str, Any], folder: Path) -> dict[str, Any]
     return {**reply, "params_path": path and _at_home(path, folder)}
 
 
-def _at_home(path: str, folder: Path) -> str:
-    target = folder / Path(path).name
+def _at_home(path: str, folder: Path, name: str = "") -> str:
+    target = folder / (name or Path(path).name)
     try:
         if not target.exists():
-            link_or_copy(Path(path), target)
-        elif not target.samefile(path):
+            link_or_copy(Path(path).resolve(), target)
+        elif not _are_equal(target, Path(path)):
             return path  # only the breakpoint's own file was checked
     except OSError as error:
         raise FedbiomedBreakpointError(f"{ErrorNumbers.FB413.value}: cannot link {path} into {folder}: {error}") from error
     return str(target)
+
+
+def _are_equal(one: Path, other: Path) -> bool:
+    """Whether two names are of one file, or of two of the same content: a folder that was copied has no links any more."""
+    return one.samefile(other) or (one.stat().st_size == other.stat().st_size and sha256_of_file(one) == sha256_of_file(other))
 
 
 def class_of(state: Mapping[str, Any], family: ModuleType, base: type[T]) -> type[T]:

@@ -30,7 +30,6 @@ __all__ = ["Job", "localJob"]
 logger = logging.getLogger(__name__)
 
 ArgsByNode = Mapping[str, Mapping[str, Any]]
-_NOT_A_FILE = "aggregator_name"
 
 
 class Job:
@@ -254,7 +253,7 @@ class Job:
         completed = {node_id: dict(args) for node_id, args in args_thr_msg.items()}
         for node_id, args in args_thr_files.items():
             for name, value in args.items():
-                if name != _NOT_A_FILE:
+                if name != "aggregator_name":  # which is small
                     completed.setdefault(node_id, {})[name] = self._files.upload_argument(name, value)
         self.aggregator_args = completed
         return completed
@@ -305,8 +304,8 @@ class Job:
         """Link the job's files into a breakpoint's folder.
 
         Returns:
-            `researcher_id, job_id, model_params_path, training_replies` (a list by round, without parameters), `node_state`, `node_params`,
-            `node_optimizers`, `failures`, `attempts` and `staying`, with the paths of the links.
+            `researcher_id, job_id, model_params_path, training_replies` (a list by round, without parameters), `node_state`,
+            `node_params`, `node_optimizers`, `failures`, `attempts`, `staying`, with paths in that folder.
         """
         folder = Path(breakpoint_path)
         return {
@@ -319,7 +318,7 @@ class Job:
             "node_optimizers": job_state.linked(self.node_params.optimizers.paths(), folder),
             "failures": {str(round_): reasons for round_, reasons in self.failures.items()},
             "attempts": {str(round_): count for round_, count in self._attempts.items()},
-            "staying": sorted(self.staying),
+            "staying": job_state.saved_staying(self.training_plan.get_model_params(), self.staying, folder),
         }
 
     def load_state_breakpoint(self, saved_state: Mapping[str, Any]) -> None:
@@ -332,15 +331,18 @@ class Job:
         self.validate_minimal_arguments(saved_state, job_state.KEYS)
         if saved_state["researcher_id"] != self.requests.researcher_id:
             logger.warning("this breakpoint was made by %s; the nodes will know the orders as yours", saved_state["researcher_id"])
-        states, replies = NodeStateAgent(), job_state.loaded_replies(saved_state["training_replies"])
+        replies, states = job_state.loaded_replies(saved_state["training_replies"]), NodeStateAgent()
         states.load_state_breakpoint(saved_state["node_state"])
-        self.update_parameters(filename=saved_state["model_params_path"])
-        self.node_params.set_paths(saved_state.get("node_params", {}))
-        self.node_params.optimizers.set_paths(saved_state.get("node_optimizers", {}))
+        staying, own = job_state.loaded_staying(saved_state), self.training_plan.get_model_params()
+        with self.undone_on_failure(-1):
+            self.training_plan.set_model_params({**own, **staying})
+            self.staying = frozenset(staying)
+            self.update_parameters(filename=saved_state["model_params_path"])
+            self.node_params.set_paths(saved_state.get("node_params", {}))
+            self.node_params.optimizers.set_paths(saved_state.get("node_optimizers", {}))
         self.id, self.training_replies, self._states = saved_state["job_id"], replies, states
         self.failures = {int(round_): dict(reasons) for round_, reasons in saved_state.get("failures", {}).items()}
         self._attempts = {int(round_): count for round_, count in saved_state.get("attempts", {}).items()}
-        self.staying = frozenset(saved_state.get("staying", ()))
 
     def waiting_for_nodes(self, responses: Responses) -> bool:
         """Whether one of `nodes` has no entry in the responses yet."""

@@ -1,6 +1,7 @@
 """A job's replies and files in a breakpoint."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import uuid
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from fedbiomed.common.exceptions import FedbiomedJobError
 from fedbiomed.common.files import link_or_copy
 from fedbiomed.common.messages.message import is_json
 from fedbiomed.common.messages.training import TrainRequest
+from fedbiomed.common.serializer import Serializer
 from fedbiomed.researcher import breakpoints
-from fedbiomed.researcher.responses import FILE_KEYS, Responses, TrainingReply
+from fedbiomed.researcher.responses import FILE_KEYS, Responses, TrainingReply, read_result
 
 _SECAGG = ("secagg_servkey_id", "secagg_biprime_id", "secagg_random")  # keys never travel in an order
 KEYS = ("researcher_id", "job_id", "model_params_path", "training_replies", "node_state")
@@ -51,6 +53,36 @@ def saved_replies(replies: Mapping[int, Responses], folder: Path) -> list[list[d
 def loaded_replies(saved: Sequence[Sequence[Mapping[str, Any]]]) -> dict[int, Responses]:
     """The replies that `saved_replies` gave; their parameters are read from the files when somebody looks at them."""
     return {round_: Responses([TrainingReply(reply) for reply in replies]) for round_, replies in enumerate(saved) if replies}
+
+
+def saved_staying(params: Mapping[str, Any], staying: Collection[str], folder: Path) -> str | None:
+    """Write parameters of the plan's model here that do not travel into a folder, so that a resumed job has the same.
+
+    Args:
+        params: all there are.
+        staying: names of those.
+        folder: gets a new file.
+
+    Returns:
+        Its path, None where there are none.
+    """
+    kept = {name: params[name] for name in staying if name in params}
+    if not kept:
+        return None
+    path = folder / f"staying_params_{uuid.uuid4()}.mpk"
+    Serializer.dump({"model_weights": kept}, path)
+    return str(path)
+
+
+def loaded_staying(saved_state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What `saved_staying` wrote; nothing where it wrote nothing.
+
+    Raises:
+        FedbiomedResponsesError: the file is missing or is not what it should be.
+    """
+    path = saved_state.get("staying")
+    weights: Mapping[str, Any] = {} if path is None else read_result(Path(path))["model_weights"]
+    return weights
 
 
 def require_fields(obj: Mapping[str, Any], fields: Iterable[str]) -> None:

@@ -1,6 +1,7 @@
 """What is changed between two rounds, and what must not follow from it; real nodes, transports in memory."""
 
 import copy
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -54,9 +55,10 @@ def test_layers_that_stayed_on_the_nodes_travel_again_with_another_aggregator(ma
     experiment = made(aggregator=FedPer("body"), save_breakpoints=True)
     experiment.run_once()
     assert set(Serializer.load(experiment.job().params_path)["model_weights"]).isdisjoint({"body.weight", "body.bias"})
+    before = trained(experiment)
     if is_resumed:
         experiment = Experiment.load_breakpoint(last_file(experiment), requests=requests, show_progress=False)
-    before = trained(experiment)
+        assert {name: value.tobytes() for name, value in trained(experiment).items()} == {n: v.tobytes() for n, v in before.items()}
     experiment.set_aggregator(FedAverage)
     experiment.run_once()
     # nodes began with what the researcher has, not each with numbers of its own, and moved nothing
@@ -92,6 +94,26 @@ def test_model_args_that_no_job_has_taken_yet_do_not_spoil_a_breakpoint(made, re
     experiment.breakpoint()
     resumed = Experiment.load_breakpoint(last_file(experiment), requests=requests, show_progress=False)
     assert resumed.model_args() == {"width": 1}
+    assert state(resumed)["params"] == state(experiment)["params"]
+
+
+@pytest.mark.parametrize("change", ["job", "params"])
+def test_a_breakpoint_has_the_parameters_of_now(made, requests, change):
+    experiment = made()
+    experiment.run_once()
+    if change == "job":
+        experiment.set_job()  # begins with parameters of its own
+    else:
+        params = experiment.training_plan().get_model_params()
+        experiment.job().update_parameters({name: value * 0 + 1 for name, value in params.items()})
+    experiment.breakpoint()
+    folder = last_file(experiment)
+    resumed = Experiment.load_breakpoint(folder, requests=requests, show_progress=False)
+    shutil.rmtree(folder)
+    expected = {name: value.tobytes() for name, value in trained(experiment).items()}
+    assert {name: value.tobytes() for name, value in trained(resumed).items()} == expected
+    assert (Path(resumed.job().params_path).parent, Path(resumed.job().params_path).is_file()) == (folder.parent, True)
+    assert experiment.run_once() == resumed.run_once() == 1
     assert state(resumed)["params"] == state(experiment)["params"]
 
 

@@ -222,6 +222,8 @@ def test_an_experiment_that_moved_goes_on_there(finished, federation, requests, 
         resumed = loaded(others, target / "breakpoint_0000")
         assert resumed.experimentation_path() == str(target)
         assert weights(resumed, 0) == expected
+        shutil.rmtree(target / "breakpoint_0000")  # its files were copied, not linked, and are those of the experiment all the same
+        assert weights(resumed, 0) == expected
         assert resumed.run(rounds=1) == 1
         assert (target / "breakpoint_0001").is_dir()
 
