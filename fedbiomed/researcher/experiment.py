@@ -194,9 +194,8 @@ class Experiment(KeepsAggregatedModels, ExperimentMerge):
         round_ = self._round_current
         trainer, undone = self._trainer, contextlib.ExitStack()
         with self._shown_progress() as progress, undone:
-            for part in (self._records_undone_on_failure(), self._aggregator.undone_on_failure(), job.undone_on_failure(round_)):
-                undone.enter_context(part)
-            for part in (trainer.undone_on_failure(), server_optimizer.undone_on_failure(self._agg_optimizer)):
+            undo = self._records_undone_on_failure(), self._aggregator.undone_on_failure(), job.undone_on_failure(round_)
+            for part in (*undo, trainer.undone_on_failure(), server_optimizer.undone_on_failure(self._agg_optimizer)):
                 undone.enter_context(part)
             job.nodes = sample(strategy, round_, nodes)
             aux = server_optimizer.AuxTotal(self._agg_optimizer)
@@ -269,6 +268,7 @@ class Experiment(KeepsAggregatedModels, ExperimentMerge):
 
     def _planned_rounds(self, rounds: Any, increase: Any) -> int:
         """How many of these rounds the limit allows, after it was raised where that is wanted."""
+        self._require_no_other_run()
         checks.flag("increase", increase)
         wanted = rounds if rounds is None else checks.count("rounds", rounds, least=1)
         if wanted is not None and increase and self._round_limit is not None:

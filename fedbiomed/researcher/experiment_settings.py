@@ -345,7 +345,7 @@ class ExperimentSettings:
         found = self._connected().search(self._tags, self._nodes)
         if not found:
             wanted = f"with the tags {self._tags}" if self._tags else "at all"
-            among = f" among {self._nodes}" if self._nodes else ""
+            among = "" if self._nodes is None else f" among {self._nodes}"
             raise FedbiomedExperimentError(
                 f"{ErrorNumbers.FB416.value}: no node{among} offers a dataset {wanted}; Requests().list() shows what the nodes offer"
             )

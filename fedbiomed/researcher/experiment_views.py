@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,7 @@ class ExperimentViews(ExperimentSettings):
         super().__init__(requests)
         self._show_progress = checks.flag("show_progress", show_progress)
         self._progress: Progress | None = None
+        self._runner = 0
         self._aggregated_params: dict[int, AggregatedParams] = {}
         self._history = History()
         self._stop = StopSwitch()
@@ -132,16 +134,21 @@ class ExperimentViews(ExperimentSettings):
     @contextlib.contextmanager
     def _shown_progress(self) -> Iterator[Progress]:
         """The display of a run; that of one round within it is the same."""
+        self._require_no_other_run()
         if self._progress is not None:
             yield self._progress
             return
         with Progress(is_shown=self._show_progress) as progress:
             self._stop.reset()
-            self._progress = progress
+            self._progress, self._runner = progress, threading.get_ident()
             try:
                 yield progress
             finally:
                 self._progress = None
+
+    def _require_no_other_run(self) -> None:
+        if self._progress is not None and self._runner != threading.get_ident():
+            raise FedbiomedExperimentError(f"{ErrorNumbers.FB411.value}: another thread is running the experiment; stop() ends its run")
 
     @contextlib.contextmanager
     def _records_undone_on_failure(self) -> Iterator[None]:

@@ -166,6 +166,7 @@ CONSTRUCTOR: list[tuple[dict[str, Any], str]] = [
     ({"tags": 1}, "tags"),
     ({"nodes": "node_a"}, "nodes"),
     ({"tags": "nowhere"}, "Requests().list()"),
+    ({"tags": "#a", "nodes": []}, "no node among [] offers"),
     ({"training_data": 3}, "training_data"),
     ({"aggregator": 1}, "aggregator"),
     ({"node_selection_strategy": 1, "training_data": DATA}, "node_selection_strategy"),
