@@ -256,7 +256,8 @@ class ExperimentSettings:
 
         Raises:
             FedbiomedUserInputError: an argument is wrong.
-            FedbiomedDPControllerError: `dp_args` are given, and a package for them is not installed: how to install it.
+            FedbiomedTrainingPlanError: the plan of the job cannot be made with them.
+            FedbiomedDPControllerError: `dp_args` do not go with the plan, or a package for them is not installed: how to install it.
         """
         checks.flag("reset", reset)
         return self._take_training_args(checks.training_args(training_args))

@@ -8,13 +8,13 @@ import inspect
 import logging
 import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
 from fedbiomed.common.constants import ErrorNumbers
-from fedbiomed.common.exceptions import FedbiomedBreakpointError, FedbiomedPluginError
+from fedbiomed.common.exceptions import FedbiomedBreakpointError, FedbiomedExperimentError, FedbiomedPluginError
 from fedbiomed.common.files import link_or_copy, sha256_of_file
 from fedbiomed.common.plugins import load_class
 from fedbiomed.researcher import aggregators, events, strategies
@@ -34,9 +34,9 @@ def restored_aggregator(state: Mapping[str, Any]) -> Aggregator:
     """The aggregator that a breakpoint tells of.
 
     Raises:
-        FedbiomedBreakpointError: its class is not known in this process.
+        FedbiomedBreakpointError: its class is not known in this process, or cannot be made without arguments.
     """
-    aggregator = checks.aggregator(class_of(state, aggregators, Aggregator))
+    aggregator = _made(checks.aggregator, class_of(state, aggregators, Aggregator))
     aggregator.load_state_breakpoint(state)
     return aggregator
 
@@ -47,7 +47,8 @@ def restored_strategy(state: Mapping[str, Any], data: FederatedDataSet) -> Strat
     Raises:
         FedbiomedBreakpointError: its class is not known in this process.
     """
-    strategy = checks.strategy_for(class_of(state, strategies, Strategy), data)  # type: ignore[type-abstract]  # any class of that base
+    chosen = class_of(state, strategies, Strategy)  # type: ignore[type-abstract]  # any class of that base
+    strategy = _made(checks.strategy_for, chosen, data)
     strategy.load_state_breakpoint(state)
     return strategy
 
@@ -60,9 +61,19 @@ def restored_trainer(state: Mapping[str, Any] | None, round_: int) -> ModelTrain
     """
     if state is None:
         return ModelTrainer.plain()
-    trainer = checks.trainer(class_of(state, events, ModelTrainer))
+    trainer = _made(checks.trainer, class_of(state, events, ModelTrainer))
     trainer.load_state_breakpoint(state, round_)
     return trainer
+
+
+def _made(make: Callable[..., T], chosen: type[Any], *args: Any) -> T:
+    try:
+        return make(chosen, *args)
+    except FedbiomedExperimentError as error:
+        raise FedbiomedBreakpointError(
+            f"{ErrorNumbers.FB413.value}: the breakpoint uses {chosen.__name__}, which cannot be made again: {error.__cause__ or error}; "
+            "let its arguments have defaults, and load_state_breakpoint() set what save_state_breakpoint() told"
+        ) from error
 
 
 def folder_to_go_on_in(breakpoint_folder: Path, experiments: Path, name: str) -> str | None:
