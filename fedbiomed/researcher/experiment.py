@@ -268,7 +268,6 @@ class Experiment(KeepsAggregatedModels, ExperimentMerge):
 
     def _planned_rounds(self, rounds: Any, increase: Any) -> int:
         """How many of these rounds the limit allows, after it was raised where that is wanted."""
-        self._require_no_other_run()
         checks.flag("increase", increase)
         wanted = rounds if rounds is None else checks.count("rounds", rounds, least=1)
         if wanted is not None and increase and self._round_limit is not None:

@@ -61,6 +61,7 @@ class ExperimentMerge(ExperimentTrainer):
         self._monitor.set_round(round_, points, Path(self.experimentation_path()), tensorboard=self._tensorboard)
 
     def _ready(self) -> tuple[Job, Strategy, list[str]]:
+        self._require_no_other_run()
         if self._job is None or self._strategy is None or self._fds is None:
             raise FedbiomedExperimentError(
                 f"{ErrorNumbers.FB411.value}: missing {', '.join(self._missing())}; "

@@ -64,7 +64,7 @@ def test_stop_from_another_thread_ends_the_round_at_once(made, begun):
     with ThreadPoolExecutor(1) as pool:
         run = pool.submit(experiment.run)
         begun.read_text()
-        for call in (lambda: experiment.run(rounds=9, increase=True), experiment.run_once, experiment.merge_models):
+        for call in (lambda: experiment.run(rounds=9, increase=True), experiment.run_once, experiment.breakpoint):
             with pytest.raises(FedbiomedExperimentError, match="another thread is running the experiment"):
                 call()
         experiment.stop()
