@@ -100,11 +100,16 @@ class ExperimentViews(ExperimentSettings):
         """Path of the file that the nodes get; with `display` its text is printed.
 
         Raises:
-            FedbiomedExperimentError: there is no job.
+            FedbiomedExperimentError: there is no job, or its file is gone.
         """
         is_shown, path = checks.flag("display", display), str(self._required_job().training_plan_file)
         if is_shown:
-            print(Path(path).read_text(encoding="utf-8"))  # noqa: T201
+            try:
+                print(Path(path).read_text(encoding="utf-8"))  # noqa: T201
+            except OSError as error:
+                raise FedbiomedExperimentError(
+                    f"{ErrorNumbers.FB411.value}: cannot read the plan: {error}; set_job() writes it anew"
+                ) from error
         return path
 
     def check_training_plan_status(self) -> Responses:

@@ -296,8 +296,7 @@ class Job:
             job_state.put_back(self.reported_metrics, round_, metrics)
             self._params_path, self._params_url = params
             self.node_params.put_back(own)
-            former = read_result(Path(self._params_path))["model_weights"]
-            prepared_plan.assign(self.training_plan, former, self.staying)  # an upload may have failed after it
+            prepared_plan.put_back(self.training_plan, self._params_path, self.staying)  # an upload may have failed after it
             raise
 
     def save_state_breakpoint(self, breakpoint_path: str | Path) -> dict[str, Any]:

@@ -56,9 +56,18 @@ class JobFiles:
         return path
 
     def dump(self, prefix: str, content: object) -> Path:
-        """Write something with the Serializer under a new name."""
+        """Write something with the Serializer under a new name.
+
+        Raises:
+            FedbiomedJobError: the disk refuses it.
+        """
         path = self.new_path(prefix)
-        Serializer.dump(content, path)
+        try:
+            Serializer.dump(content, path)
+        except OSError as error:
+            raise FedbiomedJobError(
+                f"{ErrorNumbers.FB411.value}: cannot write {path}: {error.strerror}; is the disk full or the folder gone?"
+            ) from error
         return path
 
     def upload(self, path: Path) -> str:

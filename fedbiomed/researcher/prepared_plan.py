@@ -7,6 +7,7 @@ before anything was sent.
 import contextlib
 import copy
 import inspect
+import logging
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -14,11 +15,14 @@ from typing import Any
 
 from fedbiomed.common.checkpointing.random_states import restore_random, snapshot_random
 from fedbiomed.common.constants import ErrorNumbers
-from fedbiomed.common.exceptions import FedbiomedTrainingPlanError, FedbiomedUserInputError
+from fedbiomed.common.exceptions import FedbiomedError, FedbiomedTrainingPlanError, FedbiomedUserInputError
 from fedbiomed.common.training_args import TrainingArgs
 from fedbiomed.common.training_plans.base_plan import BaseTrainingPlan
 from fedbiomed.common.training_plans.source import load_plan_from_file
 from fedbiomed.common.training_plans.user_code import call_user, make_plan
+from fedbiomed.researcher.responses import read_result
+
+logger = logging.getLogger(__name__)
 
 
 def plan_class_of(training_plan: object, path: str | Path | None = None) -> type[BaseTrainingPlan]:
@@ -151,6 +155,19 @@ def assign(plan: BaseTrainingPlan, params: Mapping[str, Any], staying: Collectio
     """
     own = plan.get_model_params() if staying else {}
     plan.set_model_params({**params, **{name: value for name, value in own.items() if name in staying and name not in params}})
+
+
+def put_back(plan: BaseTrainingPlan, params_path: str, staying: Collection[str]) -> None:
+    """Give the plan's model the parameters in a file again; if they are lost, only the log says so: something else is being raised.
+
+    Args:
+        plan, staying: see `assign`.
+        params_path: of the file.
+    """
+    try:
+        assign(plan, read_result(Path(params_path))["model_weights"], staying)
+    except FedbiomedError as error:
+        logger.error("the model on this side may not be as it was before: %s", error)
 
 
 def generated_source(plan_class: type[BaseTrainingPlan]) -> bytes:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from fedbiomed.common.data.data_manager import DataManager
-from fedbiomed.common.exceptions import FedbiomedAggregatorError
+from fedbiomed.common.exceptions import FedbiomedAggregatorError, FedbiomedExperimentError
 from fedbiomed.common.serializer import Serializer
 from fedbiomed.common.training_plans.torch_plan import TorchTrainingPlan
 from fedbiomed.researcher.aggregators import FedAdam, FedAverage, FedPer, FedProx
@@ -115,6 +115,29 @@ def test_a_breakpoint_has_the_parameters_of_now(made, requests, change):
     assert (Path(resumed.job().params_path).parent, Path(resumed.job().params_path).is_file()) == (folder.parent, True)
     assert experiment.run_once() == resumed.run_once() == 1
     assert state(resumed)["params"] == state(experiment)["params"]
+
+
+class Failing(FedAverage):
+    """Fails in the end, after it removed what would be needed to undo the round."""
+
+    def finish(self):
+        Path(self.path).unlink()
+        raise ValueError("this is the reason")
+
+
+def test_what_cannot_be_undone_does_not_hide_the_reason(made, caplog):
+    experiment = made(aggregator=Failing)
+    experiment.aggregator().path = experiment.job().params_path
+    with pytest.raises(ValueError, match="this is the reason"):
+        experiment.run_once()
+    assert "the model on this side may not be as it was before" in caplog.text
+
+
+def test_a_plan_whose_file_is_gone(made):
+    experiment = made()
+    Path(experiment.training_plan_file(display=False)).unlink()
+    with pytest.raises(FedbiomedExperimentError, match=r"cannot read the plan: .*; set_job\(\) writes it anew"):
+        experiment.training_plan_file()
 
 
 class Angry:
