@@ -236,9 +236,9 @@ class Job:
         Raises:
             FedbiomedRepositoryError: they cannot be uploaded.
         """
-        staying, own = frozenset(names), self.training_plan.get_model_params()
-        back = {name: own[name] for name in self.staying - staying if name in own}
-        if back:
+        staying = frozenset(names)
+        if self.staying - staying:
+            back = prepared_plan.some_params(self.training_plan, self.staying - staying)
             sent = {**read_result(Path(self._params_path))["model_weights"], **back}
             path = self._files.dump("aggregated_params", {"researcher_id": self.requests.researcher_id, "model_weights": sent})
             self._params_path, self._params_url = str(path), self._files.upload_for_round(path)
@@ -317,7 +317,7 @@ class Job:
             "node_optimizers": job_state.linked(self.node_params.optimizers.paths(), folder),
             "failures": {str(round_): reasons for round_, reasons in self.failures.items()},
             "attempts": {str(round_): count for round_, count in self._attempts.items()},
-            "staying": job_state.saved_staying(self.training_plan.get_model_params(), self.staying, folder),
+            "staying": job_state.saved_staying(self.training_plan, self.staying, folder),
         }
 
     def load_state_breakpoint(self, saved_state: Mapping[str, Any]) -> None:

@@ -13,7 +13,8 @@ from fedbiomed.common.files import link_or_copy
 from fedbiomed.common.messages.message import is_json
 from fedbiomed.common.messages.training import TrainRequest
 from fedbiomed.common.serializer import Serializer
-from fedbiomed.researcher import breakpoints
+from fedbiomed.common.training_plans.base_plan import BaseTrainingPlan
+from fedbiomed.researcher import breakpoints, prepared_plan
 from fedbiomed.researcher.responses import FILE_KEYS, Responses, TrainingReply, read_result
 
 _SECAGG = ("secagg_servkey_id", "secagg_biprime_id", "secagg_random")  # keys never travel in an order
@@ -55,18 +56,18 @@ def loaded_replies(saved: Sequence[Sequence[Mapping[str, Any]]]) -> dict[int, Re
     return {round_: Responses([TrainingReply(reply) for reply in replies]) for round_, replies in enumerate(saved) if replies}
 
 
-def saved_staying(params: Mapping[str, Any], staying: Collection[str], folder: Path) -> str | None:
+def saved_staying(plan: BaseTrainingPlan, staying: Collection[str], folder: Path) -> str | None:
     """Write parameters of the plan's model here that do not travel into a folder, so that a resumed job has the same.
 
     Args:
-        params: all there are.
+        plan: of this side.
         staying: names of those.
         folder: gets a new file.
 
     Returns:
         Its path, None where there are none.
     """
-    kept = {name: params[name] for name in staying if name in params}
+    kept = prepared_plan.some_params(plan, staying)
     if not kept:
         return None
     path = folder / f"staying_params_{uuid.uuid4()}.mpk"

@@ -157,6 +157,11 @@ def assign(plan: BaseTrainingPlan, params: Mapping[str, Any], staying: Collectio
     plan.set_model_params({**params, **{name: value for name, value in own.items() if name in staying and name not in params}})
 
 
+def some_params(plan: BaseTrainingPlan, names: Collection[str]) -> dict[str, Any]:
+    """Those of the plan's parameters that have one of these names; where none is asked for the model is not looked at."""
+    return {name: value for name, value in plan.get_model_params().items() if name in names} if names else {}
+
+
 def put_back(plan: BaseTrainingPlan, params_path: str, staying: Collection[str]) -> None:
     """Give the plan's model the parameters in a file again; if they are lost, only the log says so: something else is being raised.
 
