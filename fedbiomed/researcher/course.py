@@ -6,7 +6,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from fedbiomed.common.constants import Phase
+from fedbiomed.common.constants import ErrorNumbers, Phase
+from fedbiomed.common.exceptions import FedbiomedAggregatorError
 from fedbiomed.common.params import Params
 from fedbiomed.researcher.history import Point
 from fedbiomed.researcher.job import Job
@@ -131,9 +132,9 @@ class CollectedRound:
 
         Raises:
             FedbiomedStrategyError: not enough updates: how many, which nodes, why.
-            FedbiomedAggregatorError: they cannot be aggregated.
+            FedbiomedAggregatorError: they cannot be aggregated, or the aggregator gave something else than parameters.
         """
-        return self.step(self.updates.aggregate(self.job))
+        return self.step(_named_params(self.updates.aggregate(self.job)))
 
     def drop_local_models(self) -> None:
         """Remove the nodes' result files; their replies stay, without parameters."""
@@ -165,3 +166,12 @@ class CollectedTest:
         reports = [(self.sizes.get(node, 0), value) for (metric, node), value in last.items() if metric == name]
         total = sum(size for size, _ in reports)
         return sum(size / total * value for size, value in reports) if total else None
+
+
+def _named_params(given: Any) -> Params:
+    """What an aggregator gave, which may be a user's."""
+    if not isinstance(given, Mapping) or not given or not all(isinstance(name, str) for name in given):
+        raise FedbiomedAggregatorError(
+            f"{ErrorNumbers.FB401.value}: an aggregator must return the next parameters, a dict of arrays by name, not {given!r:.80}"
+        )
+    return dict(given)

@@ -194,9 +194,9 @@ class Experiment(KeepsAggregatedModels, ExperimentMerge):
         round_ = self._round_current
         trainer, undone = self._trainer, contextlib.ExitStack()
         with self._shown_progress() as progress, undone:
-            for part in (self._aggregator.undone_on_failure(), job.undone_on_failure(round_), trainer.undone_on_failure()):
+            undo = self._records_undone_on_failure(), self._aggregator.undone_on_failure(), job.undone_on_failure(round_)
+            for part in (*undo, trainer.undone_on_failure(), server_optimizer.undone_on_failure(self._agg_optimizer)):
                 undone.enter_context(part)
-            undone.enter_context(server_optimizer.undone_on_failure(self._agg_optimizer))
             job.nodes = sample(strategy, round_, nodes)
             aux = server_optimizer.AuxTotal(self._agg_optimizer)
             updates = undone.enter_context(updates_of(self._secagg, round_, job, self._parts(strategy, aux)))
@@ -231,7 +231,7 @@ class Experiment(KeepsAggregatedModels, ExperimentMerge):
         self._aggregator.check_values(n_updates=1 if is_cut_short else n_updates, training_plan=job.training_plan)
         params = job.training_plan.get_model_params()
         shared = {name: value for name, value in params.items() if self._aggregator.travels(name)}
-        job.staying = frozenset(params.keys() - shared.keys())
+        job.keep_on_nodes(params.keys() - shared.keys())
         return self._aggregator.create_aggregator_args(shared, job.nodes)
 
     def _stepped(self, job: Job, aggregate: Params, aux: server_optimizer.AuxTotal) -> Params:
@@ -271,6 +271,7 @@ class Experiment(KeepsAggregatedModels, ExperimentMerge):
         checks.flag("increase", increase)
         wanted = rounds if rounds is None else checks.count("rounds", rounds, least=1)
         if wanted is not None and increase and self._round_limit is not None:
+            self._ready()  # a call that cannot run anything raises no limit
             self._round_limit = max(self._round_limit, self._round_current + wanted)
         if self._round_limit is None:
             if wanted is None:
@@ -319,7 +320,7 @@ class Experiment(KeepsAggregatedModels, ExperimentMerge):
         return {
             "training_data": self._fds.data() if self._fds else {},
             "training_args": self._training_args.dict(),
-            "model_args": self._model_args,
+            "model_args": job.model_args,
             "training_plan_path": breakpoints.linked(job.training_plan_file, folder, f"model_{self._round_current - 1:04d}.py"),
             "training_plan_class": job.training_plan_name,
             "round_current": self._round_current,
@@ -355,10 +356,11 @@ class Experiment(KeepsAggregatedModels, ExperimentMerge):
             requests, show_progress: as for a new experiment.
 
         Raises:
+            FedbiomedExperimentError: `breakpoint_folder_path` is no path.
             FedbiomedBreakpointError: there is none, files of it are missing or were changed, or it uses a class that is not defined here.
         """
         experiments = (open_config() if requests is None else requests.connection.config).experiments
-        folder = breakpoints.newest(experiments) if breakpoint_folder_path is None else Path(breakpoint_folder_path).absolute()
+        folder = breakpoints.newest(experiments) if breakpoint_folder_path is None else checks.folder(breakpoint_folder_path)
         saved = breakpoints.read(next(reversed(breakpoints.of_experiment(folder)), folder))
         return cls._resumed(saved, experiments, requests, show_progress=show_progress)
 

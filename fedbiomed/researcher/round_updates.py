@@ -137,13 +137,23 @@ class RoundUpdates:
                 f"{ErrorNumbers.FB407.name}: 0 of {len(self._sampled)} nodes answered round {self._round}: {reasons}"
             )
         replies = job.training_replies[self._round]
-        params, weights, _, _ = self._strategy.refine(replies, self._round)
+        params, weights = self._refined(replies)
         for reply in replies:
             if reply["node_id"] in params:
                 self._aggregator.hear(reply["node_id"], reply)
                 self._aux.add(self._aux.checked(reply["node_id"], reply["optim_aux_var"]))
         self._aggregator.hear_measures(self._measures(job, params))
         return self._aggregator.aggregate(params, weights)
+
+    def _refined(self, replies: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], Mapping[str, float]]:
+        """What a strategy's own `refine` chose, by node: parameters and weights."""
+        given: Any = self._strategy.refine(replies, self._round)
+        if not isinstance(given, tuple | list) or len(given) != 4 or not all(isinstance(part, Mapping) for part in given[:2]):
+            raise FedbiomedStrategyError(
+                f"{ErrorNumbers.FB402.value}: refine() of {type(self._strategy).__name__} must return parameters and weights by node, the "
+                f"number of samples, and encryption factors by node, not {given!r:.80}"
+            )
+        return given[0], given[1]
 
     def _measures(self, job: Job, nodes: Iterable[str]) -> dict[str, Sequence[Mapping[str, Any]]]:
         reported = job.reported_metrics.get(self._round, {})
@@ -167,10 +177,12 @@ def sample(strategy: Strategy, round_: int, known: Sequence[str]) -> list[str]:
     Raises:
         FedbiomedStrategyError: none, one twice, or one that has no part in the training data.
     """
-    sampled = list(strategy.sample_nodes(round_))
-    if not sampled or len(set(sampled)) < len(sampled) or not set(sampled) <= set(known):
+    drawn: Any = strategy.sample_nodes(round_)
+    sampled = list(drawn) if isinstance(drawn, Iterable) and not isinstance(drawn, str) else []
+    is_right = all(isinstance(node_id, str) and node_id in known for node_id in sampled)
+    if not sampled or not is_right or len(set(sampled)) < len(sampled):
         raise FedbiomedStrategyError(
             f"{ErrorNumbers.FB402.value}: {type(strategy).__name__} must draw one or more of {list(known)} for round {round_}, "
-            f"it drew {sampled}"
+            f"it drew {drawn!r:.200}; after a change of the training data call set_strategy() and set_job()"
         )
     return sampled

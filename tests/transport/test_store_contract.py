@@ -113,6 +113,13 @@ def test_a_missing_local_file_is_said(store_of, tmp_path):
         store_of("node_a").put(tmp_path / "nothing")
 
 
+def test_a_place_that_cannot_be_written_is_said(store_of, tmp_path):
+    store = store_of("node_a")
+    ref = store.put(written(tmp_path / "a", b"x"))
+    with pytest.raises(FileStoreError, match="cannot write"):
+        store.get(ref, tmp_path / "nowhere" / "b")
+
+
 def test_a_url_names_the_key(store_of, tmp_path):
     store = store_of("node_a")
     ref = store.put(written(tmp_path / "a", b"x"))
