@@ -3,10 +3,8 @@
 import dataclasses
 import io
 import logging
-import math
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
