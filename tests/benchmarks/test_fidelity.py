@@ -115,6 +115,12 @@ def test_a_table_says_which_bands_are_ours_and_what_was_shortened():
     assert lines[-1] == "  form: 5 of 50 rounds"
 
 
+def test_a_number_outside_of_its_band_shows_in_the_exit_code():
+    good, bad = near("a", 75.0, 74.8, 3.6), near("b", 80.0, 74.8, 3.6)
+    reports = [{"feddc": fidelity.entry("feddc", findings, {})} for findings in ([good], [good, bad])]
+    assert [fidelity.exit_code(report) for report in (*reports, {})] == [0, 1, 2]
+
+
 def test_missing_data_are_named_and_nothing_passes_for_done(tmp_path, capsys):
     assert fidelity.main(["--data", str(tmp_path), "--only", "heart,mnist"]) == 2
     said = capsys.readouterr()
