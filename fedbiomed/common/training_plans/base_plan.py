@@ -324,8 +324,9 @@ class BaseTrainingPlan(ABC):
         if seed is not None:
             random.seed(seed)
             np.random.seed(seed)
-            if "torch" in sys.modules:  # a plan on another library may use it too, and then its file has imported it by now
-                sys.modules["torch"].manual_seed(seed)
+            torch = sys.modules.get("torch")  # a plan on another library may use it too, and then its file has imported it by now
+            if torch is not None:  # `manual_seed` keeps stack traces for GPUs that may come later: slow, and for nothing
+                (torch if torch.cuda.is_available() else torch.default_generator).manual_seed(seed)
 
     def _call_hook(self, name: str, argument: Any) -> Any:
         """Call a hook that takes one argument or none."""
