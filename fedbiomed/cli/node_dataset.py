@@ -33,6 +33,7 @@ _REQUIRED = frozenset({"data_type", "name", "tags"})
 _ALLOWED = _REQUIRED | {"path", "description", "dataset_parameters", "loading_plan"}
 _OPTIONS = ("type", "path", "name", "tags", "description", "tabular_file", "index_col", "loading_plan")
 _WITHOUT_PATH = ("flamby",)
+_USUAL = {"default": ("MNIST", "#MNIST,#dataset"), "mednist": ("MEDNIST", "#MEDNIST,#dataset")}  # names and tags
 _VARIABLE = re.compile(r"\$(\w+)(?:/(.*))?", re.DOTALL)
 
 
@@ -133,15 +134,23 @@ def _from_options(args: argparse.Namespace) -> dict[str, Any]:
     if args.type is None:
         rows = [{"type": name} for name in type_names()]
         args.type = chosen(args, rows, ("type",), "type of dataset", "--type")["type"]
+    usual_name, usual_tags = _USUAL.get(args.type, ("", ""))
     return {
         "data_type": args.type,
-        "name": needed(args, "name", "Name", "--name"),
-        "tags": needed(args, "tags", "Tags, separated by commas", "--tags").split(","),
+        "name": _needed(args, "name", "Name", usual_name),
+        "tags": _needed(args, "tags", "Tags, separated by commas", usual_tags).split(","),
         "description": args.description or (optional(args, "Description") if missing else ""),
         "path": args.path if args.type in _WITHOUT_PATH else needed_path(args, "path", "File or folder", "--path"),
         "dataset_parameters": _table_parameters(args),
         "loading_plan": None if args.loading_plan is None else _plan(_read_json(args.loading_plan), args.loading_plan),
     }
+
+
+def _needed(args: argparse.Namespace, name: str, question: str, usual: str) -> str:
+    """What an option says, or else the person, who may leave it at what is usual for such a dataset."""
+    if getattr(args, name) is None and usual and is_somebody_there(args):
+        return optional(args, f"{question} (default {usual})") or usual
+    return needed(args, name, question, f"--{name}")
 
 
 def _table_parameters(args: argparse.Namespace) -> dict[str, Any]:

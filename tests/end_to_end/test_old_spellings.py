@@ -152,6 +152,10 @@ def test_questions_are_answered_from_a_file_or_a_pipe(
     assert run("add", "1\npatients\nheart\n2019-2024\npatients.csv\n")[0] == 0
     (row,) = told_json("dataset", "list", "--dir", tmp_path / "fbm-node")
     assert (row["name"], row["tags"], row["description"]) == ("patients", ["heart"], "2019-2024")
+    assert run("add", "2\n\n\n\n.\n")[0] == 0
+    row_of_mnist = told_json("dataset", "list", "--dir", tmp_path / "fbm-node")[1]
+    assert (row_of_mnist["name"], row_of_mnist["tags"]) == ("MNIST", ["#MNIST", "#dataset"])
+    assert run("delete-mnist", "y\n")[0] == 0
     assert run("register-training-plan", "\n\nplan.py\n")[0] == 0
     assert run("reject-training-plan", "1\nwrites files\n")[1].endswith(" Rejected\n")
     for words, answers in (("delete", "1\nn\n"), ("delete-all", "n\n"), ("delete", "")):
