@@ -86,10 +86,10 @@ class RunningMean:
             own floating dtype, float64 for integers and bools. The dtypes are those of the first set.
 
         Raises:
-            AggregationError: nothing was taken in, all weights are 0, or a mean is too large for half precision, see `as_kind`.
+            AggregationError: nothing was taken in, all weights are 0, or a mean is too large for half precision.
         """
         self.require_weight()
-        return {name: as_kind(total, self.total_weight, self._kinds[name]) for name, total in self._sums.items()}
+        return {name: _held(total, self.total_weight, self._kinds[name], name) for name, total in self._sums.items()}
 
     def mean_of(self, name: str) -> _Array:
         """The mean of one parameter, as a new array of float64.
@@ -112,11 +112,11 @@ class RunningMean:
         """The weighted sum of what was taken in, without the division; else as `mean`.
 
         Raises:
-            AggregationError: nothing was taken in.
+            AggregationError: nothing was taken in, or a sum is too large for half precision.
         """
         if not self.count:
             raise AggregationError("no sum of 0 parameter sets")
-        return {name: as_kind(total, 1.0, self._kinds[name]) for name, total in self._sums.items()}
+        return {name: _held(total, 1.0, self._kinds[name], name) for name, total in self._sums.items()}
 
     def require_weight(self) -> None:
         """Check that there is a mean.
@@ -208,7 +208,7 @@ def combined(terms: Sequence[tuple[float, Any]], name: str = "") -> Any:
         A new array of the first one's kind; for its dtype see `RunningMean.mean`.
 
     Raises:
-        AggregationError: the shapes differ, or one is not an array of numbers.
+        AggregationError: the shapes differ, one is not an array of numbers, or a sum is too large for half precision.
     """
     arrays = [as_array(value, name, f"term {index}") for index, (_, value) in enumerate(terms)]
     total = np.zeros(arrays[0].shape, np.result_type(arrays[0].dtype, np.float64))
@@ -217,7 +217,7 @@ def combined(terms: Sequence[tuple[float, Any]], name: str = "") -> Any:
         if array.shape != total.shape:
             raise AggregationError(f"parameter {name!r} has the shape {array.shape}, {total.shape} is needed")
         _add_scaled(total, array, factor)
-    return as_kind(total, 1.0, kind_of(terms[0][1], arrays[0]))
+    return _held(total, 1.0, kind_of(terms[0][1], arrays[0]), name)
 
 
 def _running(params: Sequence[Mapping[str, Any]], weights: Sequence[float]) -> RunningMean:
@@ -303,14 +303,15 @@ def _add_scaled(total: _Array, array: _Array, weight: float) -> None:
         np.add(target, part, out=target)
 
 
-def as_kind(total: _Array, divisor: float, kind: Kind) -> Any:
-    """A new array or tensor of a kind: the total, divided.
-
-    Raises:
-        AggregationError: a value lies beyond what half precision holds.
-    """
+def _held(total: _Array, divisor: float, kind: Kind, name: str) -> Any:
+    """As `as_kind`, but what half precision cannot hold is an error."""
     if "float16" in (kind.dtype.name, kind.tensor_dtype) and np.abs(total).max(initial=0.0) / divisor >= _BEYOND_HALF:
-        raise AggregationError(f"{np.abs(total).max() / divisor:g} is beyond 65504, the largest float16: use float32 parameters")
+        raise AggregationError(f"{np.abs(total).max() / divisor:g} in {name!r} is beyond 65504, the largest float16: take float32")
+    return as_kind(total, divisor, kind)
+
+
+def as_kind(total: _Array, divisor: float, kind: Kind) -> Any:
+    """A new array or tensor of a kind: the total, divided. What is too large for the kind becomes infinite."""
     if not kind.tensor_dtype:
         result = np.empty(total.shape, kind.dtype)
         return np.divide(total, divisor, out=result, casting="same_kind")
