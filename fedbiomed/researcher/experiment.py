@@ -125,7 +125,7 @@ class Experiment(KeepsAggregatedModels, ExperimentMerge):
             Rounds really run; fewer than asked for where `stop` ended them.
 
         Raises:
-            FedbiomedExperimentError: something is missing (see `info`), another thread runs it, or a round failed; the rounds before it stay.
+            FedbiomedExperimentError: something is missing (see `info`), another thread runs it, or a round failed: those before it stay.
         """
         planned, before = self._planned_rounds(rounds, increase), self._round_current
         with self._shown_progress():
