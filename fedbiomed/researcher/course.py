@@ -8,7 +8,7 @@ from typing import Any
 
 from fedbiomed.common.constants import ErrorNumbers, Phase
 from fedbiomed.common.exceptions import FedbiomedAggregatorError
-from fedbiomed.common.params import Params
+from fedbiomed.common.params import Params, checked_arrays
 from fedbiomed.researcher.history import Point
 from fedbiomed.researcher.job import Job
 from fedbiomed.researcher.round_updates import RoundUpdates
@@ -132,9 +132,11 @@ class CollectedRound:
 
         Raises:
             FedbiomedStrategyError: not enough updates: how many, which nodes, why.
-            FedbiomedAggregatorError: they cannot be aggregated, or the aggregator gave something else than parameters.
+            FedbiomedAggregatorError: they cannot be aggregated, or the result are no parameters, or not finite.
         """
-        return self.step(_named_params(self.updates.aggregate(self.job)))
+        params = self.step(_named_params(self.updates.aggregate(self.job)))
+        checked_arrays(params, "the new global model")
+        return params
 
     def drop_local_models(self) -> None:
         """Remove the nodes' result files; their replies stay, without parameters."""

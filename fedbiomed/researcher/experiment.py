@@ -125,7 +125,7 @@ class Experiment(KeepsAggregatedModels, ExperimentMerge):
             Rounds really run; fewer than asked for where `stop` ended them.
 
         Raises:
-            FedbiomedExperimentError: something is missing (see `info`), or a round failed; the rounds before it stay.
+            FedbiomedExperimentError: something is missing (see `info`), another thread runs it, or a round failed: those before it stay.
         """
         planned, before = self._planned_rounds(rounds, increase), self._round_current
         with self._shown_progress():
@@ -367,7 +367,7 @@ class Experiment(KeepsAggregatedModels, ExperimentMerge):
     @classmethod
     def _resumed(cls, saved: Breakpoint, experiments: Path, requests: Requests | None, *, show_progress: bool) -> Self:
         state = saved.state
-        data = FederatedDataSet(state["training_data"])
+        data, history = FederatedDataSet(state["training_data"]), History.load(state["history"])
         server_checkpoints.load(state.get("checkpointer"), saved.folder)  # refused before anything is made
         experiment = cls(
             tags=state["tags"],
@@ -390,8 +390,8 @@ class Experiment(KeepsAggregatedModels, ExperimentMerge):
         state = settled(state, Path(experiment.experimentation_path()))
         experiment._required_job().load_state_breakpoint(state["job"])
         experiment._aggregated_params = {int(r): AggregatedParams(p["params_path"]) for r, p in state["aggregated_params"].items()}
-        experiment._history = History.load(state["history"])
-        experiment._monitor.restore(experiment._history.points())
+        experiment._history = history
+        experiment._monitor.restore(history.points())
         experiment._round_current = state["round_current"]
         experiment._checkpointer = server_checkpoints.load(state.get("checkpointer"), Path(experiment.experimentation_path()))
         random_states.restore(Path(state["random_states"]))

@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -77,6 +78,7 @@ class RoundUpdates:
 
         Raises:
             FedbiomedTrainerError: the round is over.
+            FedbiomedStrategyError: the strategy's verdict is neither a number nor a text.
         """
         node_id = str(reply["node_id"])
         if self._is_closed:
@@ -89,13 +91,18 @@ class RoundUpdates:
         if self._is_judged_at_end:
             self._good.append(node_id)
             return
-        verdict = self._strategy.accept(reply)
+        verdict: Any = self._strategy.accept(reply)
+        if isinstance(verdict, bool) or not isinstance(verdict, str | numbers.Real):
+            raise FedbiomedStrategyError(
+                f"{ErrorNumbers.FB402.value}: accept() of {type(self._strategy).__name__} must return by what the reply of {node_id} "
+                f"counts, or the reason why it does not, not {verdict!r:.80}"
+            )
         try:
             if isinstance(verdict, str):
                 self._refused[node_id] = verdict
             else:
                 aux = self._aux.checked(node_id, reply["optim_aux_var"])
-                self._fold(node_id, reply, verdict)
+                self._fold(node_id, reply, float(verdict))
                 self._aux.add(aux)
                 self._good.append(node_id)
         except (AggregationError, FedbiomedOptimizerError, FedbiomedResponsesError) as error:

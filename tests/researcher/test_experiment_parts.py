@@ -203,6 +203,41 @@ def test_an_aggregator_must_give_parameters(made, given):
     assert state(experiment) == before
 
 
+class Spoiling(FedAverage):
+    """Gives what the mean becomes when it is worked on so."""
+
+    def finish(self):
+        return {name: self.work(value) for name, value in super().finish().items()}
+
+
+@pytest.mark.parametrize(
+    ("work", "said"),
+    [(lambda value: value * float("nan"), "new global model holds NaN"), (str, "of the new global model is a str")],
+)
+def test_parameters_that_are_no_numbers_are_not_taken_over(made, work, said):
+    experiment = made(nodes=["node_0"], aggregator=Spoiling)
+    experiment.aggregator().work = work
+    before = state(experiment)
+    with pytest.raises(FedbiomedAggregatorError, match=said):
+        experiment.run_once()
+    assert state(experiment) == before
+
+
+class Silent(DefaultStrategy):
+    """Does not say by what a reply counts."""
+
+    def accept(self, reply):
+        return None
+
+
+def test_a_strategy_must_say_by_what_a_reply_counts(made):
+    experiment = made(nodes=["node_0"], node_selection_strategy=Silent)
+    before = state(experiment)
+    with pytest.raises(FedbiomedStrategyError, match=r"accept\(\) of Silent must return by what the reply of node_0 counts"):
+        experiment.run_once()
+    assert state(experiment) == before
+
+
 class Refined(DefaultStrategy):
     """Judges all replies together, and gives what it was told to."""
 

@@ -328,6 +328,15 @@ def test_a_class_that_is_not_defined_here_is_neither_imported_nor_made(finished,
     assert "antigravity" not in sys.modules
 
 
+def test_a_malformed_history_is_refused_before_anything_is_made(finished, federation, requests):
+    folder = last(finished)
+    rewritten(folder, "history", [[1]])
+    stored = set(federation.files._entries)
+    with pytest.raises(FedbiomedBreakpointError, match="not a list of reports"):
+        loaded(requests, folder)
+    assert set(federation.files._entries) == stored
+
+
 class Needy(FedAverage):
     """Cannot be made without an argument."""
 
