@@ -1,8 +1,11 @@
 """What an experiment found, beside what was published."""
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+import numpy as np
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,6 +17,7 @@ class Finding:
         found: here.
         low, high: between which it must lie, ends included; None: no limit on that side.
         published: the figure of the paper or of its repository; None where only an order of methods was published.
+        is_own_band: whether the band is ours, where neither a band nor an order was published.
     """
 
     name: str
@@ -21,6 +25,7 @@ class Finding:
     low: float | None = None
     high: float | None = None
     published: float | None = None
+    is_own_band: bool = False
 
     @property
     def within(self) -> bool:
@@ -32,17 +37,24 @@ class Finding:
         return {**asdict(self), "within": self.within}
 
 
-def near(name: str, found: float, published: float, width: float) -> Finding:
+def near(name: str, found: float, published: float, width: float, *, is_own_band: bool = False) -> Finding:
     """A number that must lie within a width of the published one."""
-    return Finding(name=name, found=found, low=published - width, high=published + width, published=published)
+    return Finding(name=name, found=found, low=published - width, high=published + width, published=published, is_own_band=is_own_band)
 
 
-def table(title: str, findings: Sequence[Finding]) -> str:
-    """Lines for people."""
-    lines = [title, f"  {'':44}{'found':>10}{'published':>11}{'band':>20}"]
+def largest_gap(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
+    """The largest difference between two sets of parameters."""
+    return max(float(np.abs(np.asarray(one[name], np.float64) - np.asarray(other[name], np.float64)).max()) for name in one)
+
+
+def table(title: str, findings: Sequence[Finding], form: str = "") -> str:
+    """Lines for people; `form` says below them what was run, and what of it is shorter than published."""
+    lines = [title, f"  {'':56}{'found':>10}{'published':>11}{'band':>20}"]
     for finding in findings:
         ends = " .. ".join("" if end is None else f"{end:.4g}" for end in (finding.low, finding.high))
         published = "" if finding.published is None else f"{finding.published:.4g}"
         verdict = "ok" if finding.within else "OUTSIDE"
-        lines.append(f"  {finding.name:44}{finding.found:10.4g}{published:>11}{ends:>20}  {verdict}")
-    return "\n".join(lines)
+        whose = " (own band)" if finding.is_own_band else ""
+        lines.append(f"  {finding.name:56}{finding.found:10.4g}{published:>11}{ends:>20}  {verdict}{whose}")
+    below = textwrap.wrap(f"form: {form}", width=110, initial_indent="  ", subsequent_indent="    ") if form else []
+    return "\n".join([*lines, *below])

@@ -1,4 +1,7 @@
-"""Questions to the person at the terminal, for what was not given as an option. Programs are never asked: they are told what to give."""
+"""Questions to the person at the terminal, for what was not given as an option. Programs are never asked: they are told what to give.
+
+The commands of earlier releases always asked, so those may also be answered through a pipe or from a file, one line for each question.
+"""
 
 import argparse
 import sys
@@ -24,14 +27,18 @@ def needed(args: argparse.Namespace, name: str, question: str, option: str) -> s
     """
     given = getattr(args, name)
     if given is None:
-        _require_person(args, option)
+        _require_somebody(args, option)
         given = _answer(f"{question}: ")
     return str(given)
 
 
 def needed_path(args: argparse.Namespace, name: str, question: str, option: str) -> Path:
     """The same for a path; a person may write `~`."""
-    return Path(needed(args, name, question, option)).expanduser()
+    given = needed(args, name, question, option)
+    try:
+        return Path(given).expanduser()
+    except RuntimeError as error:
+        raise FedbiomedUserInputError(f"{option} {given}: this machine has no such user") from error
 
 
 def chosen(
@@ -49,7 +56,7 @@ def chosen(
     Raises:
         FedbiomedUserInputError: there is nothing to choose, nobody is there to ask, or nobody answers.
     """
-    _require_person(args, option)
+    _require_somebody(args, option)
     if not rows:
         raise FedbiomedUserInputError(f"there is no {what} to choose")
     for number, row in enumerate(rows, start=1):
@@ -63,15 +70,21 @@ def require_consent(args: argparse.Namespace, question: str) -> None:
     Raises:
         FedbiomedUserInputError: the answer is no.
     """
-    if args.yes or not _is_person_there(args):
+    if args.yes or not is_somebody_there(args):
         return
-    if _answer(f"{printable(question)} [y/N] ", may_be_empty=True).lower() not in ("y", "yes"):
+    answer = _line(f"{printable(question)} [y/N] ")
+    if not answer and not sys.stdin.isatty():  # a pipe that says no more
+        return
+    if _stripped(answer).lower() not in ("y", "yes"):
         raise FedbiomedUserInputError("nothing was changed")
 
 
 def optional(args: argparse.Namespace, question: str) -> str:
     """What the person says, or nothing; nothing where nobody is there to ask."""
-    return _answer(f"{question}: ", may_be_empty=True) if _is_person_there(args) else ""
+    if not is_somebody_there(args):
+        return ""
+    answer = _line(f"{question}: ")
+    return _stripped(answer) if answer or sys.stdin.isatty() else ""
 
 
 def add_yes(parser: argparse.ArgumentParser) -> None:
@@ -79,12 +92,13 @@ def add_yes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--yes", action="store_true", help="do not ask whether it is meant")
 
 
-def _is_person_there(args: argparse.Namespace) -> bool:
-    return sys.stdin.isatty() and not getattr(args, "json", False)
+def is_somebody_there(args: argparse.Namespace) -> bool:
+    """Whether questions are answered: by a person or, where an old spelling was used, by what comes through its pipe."""
+    return (sys.stdin.isatty() or args.answers_from_pipe) and not getattr(args, "json", False)
 
 
-def _require_person(args: argparse.Namespace, option: str) -> None:
-    if not _is_person_there(args):
+def _require_somebody(args: argparse.Namespace, option: str) -> None:
+    if not is_somebody_there(args):
         raise FedbiomedUserInputError(f"{option} is missing; give it (only on a terminal, and without --json, you are asked)")
 
 
@@ -96,16 +110,29 @@ def _number(question: str, highest: int) -> int:
         _say(f"{printable(text)} is no number from 1 to {highest}\n")
 
 
-def _answer(question: str, *, may_be_empty: bool = False) -> str:
-    """One line from the terminal; the question goes to stderr, so that stdout may go into a file."""
-    while True:
-        _say(question)
+def _answer(question: str) -> str:
+    """A line that is not empty."""
+    while not (answer := _stripped(_line(question))):
+        pass
+    return answer
+
+
+def _line(question: str) -> str:
+    """One line, or nothing at the end; the question goes to stderr, so that stdout may go into a file."""
+    _say(question)
+    try:
         line = sys.stdin.readline()
-        if not line:
-            _say("\n")
-            raise FedbiomedUserInputError("no answer came; nothing was changed")
-        if line.strip() or may_be_empty:
-            return line.strip()
+    except UnicodeDecodeError as error:
+        raise FedbiomedUserInputError("the answer is not UTF-8; nothing was changed") from error
+    if not line:
+        _say("\n")
+    return line
+
+
+def _stripped(line: str) -> str:
+    if not line:
+        raise FedbiomedUserInputError("no answer came; nothing was changed")
+    return line.strip()
 
 
 def _say(text: str) -> None:

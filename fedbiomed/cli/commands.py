@@ -3,9 +3,19 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+from fedbiomed.cli.node_output import printable
 
 Subparsers = argparse._SubParsersAction
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Says in one line what is wrong with a command line."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with code 2."""
+        self.exit(2, f"fedbiomed: {printable(message)}; see `{self.prog} --help`\n")
 
 
 def add_command(

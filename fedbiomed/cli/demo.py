@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedbiomed.common.config import broker_address
 from fedbiomed.common.exceptions import FedbiomedUserInputError
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ def _check(args: argparse.Namespace) -> None:
         )
     if not 2 <= args.rounds <= 1000:
         raise FedbiomedUserInputError(f"--rounds must be between 2 and 1000, not {args.rounds}: one before the stop, one after")
+    if args.broker is not None:
+        broker_address(args.broker)
 
 
 def _new_folder(asked: Path | None) -> Path:

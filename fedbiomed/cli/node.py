@@ -5,7 +5,6 @@ import dataclasses
 import logging
 import logging.handlers
 import os
-import re
 import uuid
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 from fedbiomed.cli import node_dataset, node_doctor, node_peers, node_plan
 from fedbiomed.cli.commands import Subparsers, add_group
 from fedbiomed.cli.node_folder import add_command, database, made, opened, settings
-from fedbiomed.cli.node_output import printable, show_json, show_table
+from fedbiomed.cli.node_output import LOG_FORMAT, LineFormatter, printable, show_json, show_table
 from fedbiomed.common import config
 from fedbiomed.common.config import NodeConfig
 from fedbiomed.common.exceptions import FedbiomedConfigError, FedbiomedUserInputError
@@ -22,7 +21,6 @@ from fedbiomed.common.security.identity import load_identity, made_identity
 from fedbiomed.node.overview import counts, is_running, jobs
 from fedbiomed.node.store import NodeStore
 
-_GPU = re.compile(r"auto|none|\d{1,3}")
 _LOG_BYTES, _LOG_FILES = 10 << 20, 5
 
 
@@ -89,7 +87,7 @@ def _new_settings(args: argparse.Namespace) -> NodeConfig:
 def _start(args: argparse.Namespace) -> int:
     told = settings(args)
     if args.gpu is not None:
-        if not _GPU.fullmatch(args.gpu):
+        if not config.GPU_SETTING.fullmatch(args.gpu):
             raise FedbiomedUserInputError(f"--gpu is auto, none or the number of a device, not {args.gpu!r:.80}")
         told = dataclasses.replace(told, gpu=args.gpu, gpu_only=told.gpu_only and args.gpu != "none")
     if args.gpu_only:
@@ -107,7 +105,7 @@ def _log_to(path: Path) -> None:
         handler = logging.handlers.RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=_LOG_FILES, encoding="utf-8")
     except OSError as error:
         raise FedbiomedConfigError(f"cannot write the log {path}: {error.strerror or error}") from error
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(LineFormatter(LOG_FORMAT))
     ours = logging.getLogger("fedbiomed")
     ours.addHandler(handler)
     ours.setLevel(min(logging.INFO, logging.getLogger().level))

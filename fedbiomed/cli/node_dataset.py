@@ -4,13 +4,12 @@ import argparse
 import json
 import os
 import re
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fedbiomed.cli import node_dataset_budget
-from fedbiomed.cli.asking import add_yes, chosen, needed, needed_path, optional, require_consent
+from fedbiomed.cli.asking import add_yes, chosen, is_somebody_there, needed, needed_path, optional, require_consent
 from fedbiomed.cli.commands import Subparsers, add_group
 from fedbiomed.cli.node_folder import add_command, database
 from fedbiomed.cli.node_output import show_json, show_table
@@ -34,6 +33,7 @@ _REQUIRED = frozenset({"data_type", "name", "tags"})
 _ALLOWED = _REQUIRED | {"path", "description", "dataset_parameters", "loading_plan"}
 _OPTIONS = ("type", "path", "name", "tags", "description", "tabular_file", "index_col", "loading_plan")
 _WITHOUT_PATH = ("flamby",)
+_USUAL = {"default": ("MNIST", "#MNIST,#dataset"), "mednist": ("MEDNIST", "#MEDNIST,#dataset")}  # names and tags
 _VARIABLE = re.compile(r"\$(\w+)(?:/(.*))?", re.DOTALL)
 
 
@@ -128,21 +128,29 @@ def _from_options(args: argparse.Namespace) -> dict[str, Any]:
     missing = [name for name in ("type", "path", "name", "tags") if getattr(args, name) is None]
     if args.type in _WITHOUT_PATH and "path" in missing:
         missing.remove("path")
-    if missing and (args.json or not sys.stdin.isatty()):
+    if missing and not is_somebody_there(args):
         options = ", ".join(f"--{name}" for name in missing)
         raise FedbiomedUserInputError(f"a dataset needs {options} (or --from-json FILE with everything)")
     if args.type is None:
         rows = [{"type": name} for name in type_names()]
         args.type = chosen(args, rows, ("type",), "type of dataset", "--type")["type"]
+    usual_name, usual_tags = _USUAL.get(args.type, ("", ""))
     return {
         "data_type": args.type,
-        "path": args.path if args.type in _WITHOUT_PATH else needed_path(args, "path", "File or folder", "--path"),
-        "name": needed(args, "name", "Name", "--name"),
-        "tags": needed(args, "tags", "Tags, separated by commas", "--tags").split(","),
+        "name": _needed(args, "name", "Name", usual_name),
+        "tags": _needed(args, "tags", "Tags, separated by commas", usual_tags).split(","),
         "description": args.description or (optional(args, "Description") if missing else ""),
+        "path": args.path if args.type in _WITHOUT_PATH else needed_path(args, "path", "File or folder", "--path"),
         "dataset_parameters": _table_parameters(args),
         "loading_plan": None if args.loading_plan is None else _plan(_read_json(args.loading_plan), args.loading_plan),
     }
+
+
+def _needed(args: argparse.Namespace, name: str, question: str, usual: str) -> str:
+    """What an option says, or else the person, who may leave it at what is usual for such a dataset."""
+    if getattr(args, name) is None and usual and is_somebody_there(args):
+        return optional(args, f"{question} (default {usual})") or usual
+    return needed(args, name, question, f"--{name}")
 
 
 def _table_parameters(args: argparse.Namespace) -> dict[str, Any]:

@@ -21,7 +21,7 @@ _LIBRARIES = ("torch", "sklearn", "pandas", "numpy", "paho", "requests", "msgpac
 _REMEDIES = {
     **hops.REMEDIES,
     "folder": "let the user who runs the node own the folder: `chown -R USER DIR`",
-    "database": "restore it from a backup; or start the node, which makes an empty one, and register datasets and plans anew",
+    "database": "make room where the disk is full; else restore it from a backup, or move it away and register datasets and plans anew",
     "datasets": "put the files back where they were, or `fedbiomed node dataset remove` and `add` them where they are",
     "plans": "restore the database from a backup, or register the plans anew",
 }

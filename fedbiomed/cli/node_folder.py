@@ -54,6 +54,7 @@ def made(folder: Path) -> None:
         FedbiomedConfigError: it cannot be made.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise FedbiomedConfigError(f"cannot make the folder {folder}: {error.strerror or error}") from error

@@ -1,10 +1,12 @@
 """How the node's commands show things: as JSON for programs, as a table for people."""
 
 import json
+import logging
 import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _HIDING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
@@ -18,6 +20,14 @@ def printable(text: str, keep: str = "") -> str:
         keep: characters that stay, line ends for instance.
     """
     return "".join(c if c in keep or unicodedata.category(c) not in _HIDING else ascii(c)[1:-1] for c in text)
+
+
+class LineFormatter(logging.Formatter):
+    """One record, one line (and its trace): a message may quote what others wrote, and must not look like records that are none."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # the library's name
+        """See `logging.Formatter`."""
+        return printable(super().formatMessage(record))
 
 
 def show_json(value: Any) -> None:

@@ -76,9 +76,9 @@ def _list(args: argparse.Namespace) -> int:
 
 def _register(args: argparse.Namespace) -> int:
     asks = args.file is None
-    file = needed_path(args, "file", "File of the training plan", "FILE")
-    name = args.name if args.name is not None or not asks else optional(args, f"Name (default {file.stem})") or None
+    name = args.name if args.name is not None or not asks else optional(args, "Name (default: the file's)") or None
     description = args.description if args.description is not None or not asks else optional(args, "Description")
+    file = needed_path(args, "file", "File of the training plan", "FILE")
     return _show(args, _with_plans(args, lambda plans: plans.register(file, name, description or "")))
 
 

@@ -1,17 +1,19 @@
 """The commands of earlier releases, forwarded to today's: `fedbiomed_run ...`, `python -m fedbiomed.node.cli`, `... .researcher.cli`.
 
 They kept several components in one folder, told apart by INI files in its `etc`; one of those is used where it is there, else a folder of
-today's kind. As then, a component that is not there yet is made at its first use.
+today's kind. As then, a component that is not there yet is made at its first use, and questions may be answered through a pipe.
 """
 
 import argparse
 import os
+import stat
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedbiomed.cli import main as commands
+from fedbiomed.cli.commands import CommandParser
 from fedbiomed.common import config
 from fedbiomed.common.config_ini import INI_FILES
 from fedbiomed.common.constants import ComponentType
@@ -65,7 +67,7 @@ def translate(words: Sequence[str], here: Path, env: Mapping[str, str]) -> Forwa
     """Say in today's words what an old command line says.
 
     Args:
-        words: `run`, then those of the launcher; or `node` or `researcher`, then those of their modules.
+        words: `run`, then those of the launcher; or `node`, `researcher` or `common`, then those of their modules.
         here: the working directory.
         env: `CONFIG_FILE` names the INI file.
 
@@ -79,22 +81,27 @@ def translate(words: Sequence[str], here: Path, env: Mapping[str, str]) -> Forwa
         return _chosen("fedbiomed_run", {"network": _network, "node": _run_node, "researcher": _run_researcher}, component)(
             rest[1:], here, env
         )
-    return _chosen("old spelling", {"node": _node, "researcher": _researcher}, kind)(rest, here, env)
+    return _chosen("old spelling", {"node": _node, "researcher": _researcher, "common": _common}, kind)(rest, here, env)
 
 
 _Translator = Callable[[Sequence[str], Path, Mapping[str, str]], Forwarded]
 
 
 def _chosen(program: str, table: Mapping[str, _Translator], word: str) -> _Translator:
-    parser = argparse.ArgumentParser(prog=program, add_help=False)
+    parser = CommandParser(prog=program, add_help=False)
     parser.add_argument("component", choices=list(table))
     return table[str(parser.parse_args([word] if word else []).component)]
 
 
 def _network(words: Sequence[str], _here: Path, _env: Mapping[str, str]) -> Forwarded:
-    parser = argparse.ArgumentParser(prog="fedbiomed_run network")
+    parser = CommandParser(prog="fedbiomed_run network")
     parser.add_argument("command", nargs="?", choices=["start", "stop"], default="start")
     return Forwarded([["network", str(parser.parse_args(words).command)]])
+
+
+def _common(words: Sequence[str], _here: Path, _env: Mapping[str, str]) -> Forwarded:
+    _refuse_gone(words[0] if words else "")
+    CommandParser(prog="fedbiomed.common.cli").error("the one command was certificate-dev-setup")
 
 
 def _run_node(words: Sequence[str], here: Path, env: Mapping[str, str]) -> Forwarded:
@@ -138,7 +145,7 @@ def _node(words: Sequence[str], here: Path, env: Mapping[str, str | None]) -> Fo
 
 
 def _node_options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="fedbiomed.node.cli", description="The old spelling of `fedbiomed node`.")
+    parser = CommandParser(prog="fedbiomed.node.cli", description="The old spelling of `fedbiomed node`.")
     which = parser.add_mutually_exclusive_group(required=True)
     for _, options, command in _NODE_COMMANDS:
         if command:
@@ -169,7 +176,7 @@ def _researcher(words: Sequence[str], here: Path, env: Mapping[str, str | None])
     folder, environment = _place(ComponentType.RESEARCHER, here, env)
     if _is_create(words, "fedbiomed.researcher.cli"):
         return Forwarded([["researcher", "create", "--dir", str(folder)]], environment)
-    parser = argparse.ArgumentParser(prog="fedbiomed.researcher.cli", description="The old spelling of `fedbiomed researcher`.")
+    parser = CommandParser(prog="fedbiomed.researcher.cli", description="The old spelling of `fedbiomed researcher`.")
     parser.add_argument("command", choices=["start"])
     parser.parse_args(words)
     return Forwarded([["researcher", "start", "--dir", str(folder)]], environment)
@@ -179,7 +186,7 @@ def _is_create(words: Sequence[str], program: str) -> bool:
     _refuse_gone(words[0] if words else "")
     if not words or words[0] != "configuration":
         return False
-    parser = argparse.ArgumentParser(prog=f"{program} configuration")
+    parser = CommandParser(prog=f"{program} configuration")
     parser.add_argument("command", choices=["create"])
     parser.parse_args(words[1:])
     return True
@@ -214,10 +221,19 @@ def main(words: Sequence[str]) -> int:
         else:
             os.environ[variable] = value
     for command in forwarded.commands:
-        code = commands.main(command)
+        code = commands.main(command, answers_from_pipe=_answers_come())
         if code:
             return code
     return 0
+
+
+def _answers_come() -> bool:
+    """Whether a pipe or a file stands where answers are read, and not nothing (`/dev/null`)."""
+    try:
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+    except (AttributeError, OSError, ValueError):  # it is closed, or no file of the system
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISREG(mode)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import copy
 import difflib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +29,11 @@ class Rule:
 
 
 def free_dict(value: Any) -> dict[str, Any]:
-    """A dict that can travel as JSON; numbers of numpy become numbers of Python, tuples stay."""
+    """A dict that can travel as JSON; numbers of numpy become numbers of Python, tuples stay.
+
+    Raises:
+        ValueError: it is none: which of its values cannot travel.
+    """
     if not isinstance(value, dict):
         raise ValueError  # noqa: TRY004  # one way to say no, for all rules
     return _plain(value, "", _MAX_DEPTH)  # type: ignore[no-any-return]  # a dict in is a dict out
@@ -47,6 +52,8 @@ def _plain(value: Any, where: str, depth: int) -> Any:
     plain = value.item() if isinstance(value, np.generic) else value
     if plain is not None and type(plain) not in (bool, int, float, str):
         raise ValueError(f"{where} is a {type(value).__name__}, which cannot travel to the nodes")
+    if isinstance(plain, float) and not math.isfinite(plain):
+        raise ValueError(f"{where} is {plain}, which cannot travel to the nodes: JSON has no such number")
     return plain
 
 
@@ -104,6 +111,8 @@ def checked_scheme(scheme: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     Raises:
         FedbiomedUserInputError: it is not of that form.
     """
+    if not isinstance(scheme, Mapping):
+        raise refused(f"extra_scheme must be a dict of rules by key, not {_shown(scheme)}")
     for key, entry in scheme.items():
         rules = entry.get("rules") if isinstance(entry, dict) else None
         if not isinstance(rules, list | tuple) or not all(isinstance(rule, Rule) or callable(rule) for rule in rules):

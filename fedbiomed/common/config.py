@@ -5,7 +5,9 @@ earlier releases instead, or the variable `CONFIG_FILE` names one, that is read 
 """
 
 import dataclasses
+import math
 import os
+import re
 import tomllib
 import types
 import typing
@@ -25,6 +27,7 @@ from fedbiomed.common.files import write_whole
 CONFIG_FILE = Path("etc") / "config.toml"
 FILE_VARIABLE = "CONFIG_FILE"
 _LEAST_IN_SUM = 2
+GPU_SETTING = re.compile(r"auto|none|\d{1,3}")
 Config = TypeVar("Config", bound="ComponentConfig")
 
 
@@ -41,6 +44,9 @@ class ComponentConfig:
         repository: base URL of the HTTP repository.
         connect_timeout_s: how long the first connection may take.
         request_timeout_s: how long a question (ping, list, search, plan status) or one HTTP answer may take.
+
+    Raises:
+        FedbiomedConfigError: a setting is out of its range.
     """
 
     root: Path
@@ -59,9 +65,12 @@ class ComponentConfig:
                 raise FedbiomedConfigError(f"{what} = {value!r:.80} may hold letters, digits, '_', '.' and '-' only")
         if not 0 < self.broker_port < 65536:
             raise FedbiomedConfigError(f"broker_port = {self.broker_port} must lie between 1 and 65535")
-        parts = urlsplit(self.repository)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if not self.broker.strip():
+            raise FedbiomedConfigError("broker is empty; it is the host of the MQTT broker, localhost for instance")
+        if not _is_base_url(self.repository):
             raise FedbiomedConfigError(f"repository = {self.repository!r:.120} must be a URL like http://localhost:8844")
+        for what in (field.name for field in dataclasses.fields(self) if field.name.endswith("_s")):
+            _require_time(what, getattr(self, what))
 
     @property
     def etc(self) -> Path:
@@ -106,6 +115,9 @@ class NodeConfig(ComponentConfig):
         minimum_nodes_in_sum: with secure aggregation, how many nodes must be in a sum that this node helps to open; 2 or more.
         allow_two_node_sums: agree to secure aggregation between two nodes only, where each learns the other's update from the sum.
         forward_logs: send the node's log records, without data or paths, to researchers who have open orders.
+
+    Raises:
+        FedbiomedConfigError: a setting is out of its range, or two of them do not go together.
     """
 
     plan_approval: bool = True
@@ -132,6 +144,11 @@ class NodeConfig(ComponentConfig):
             raise FedbiomedConfigError(f"minimum_nodes_in_sum = {self.minimum_nodes_in_sum} must be {_LEAST_IN_SUM} or more")
         if self.force_secure_aggregation and not self.secure_aggregation:
             raise FedbiomedConfigError("force_secure_aggregation goes with secure_aggregation = true: the node could train nothing")
+        if not GPU_SETTING.fullmatch(self.gpu):
+            raise FedbiomedConfigError(f"gpu = {self.gpu!r:.40} is auto, none or the number of a device")
+        for what in ("minimum_samples", "worker_memory_mb"):
+            if getattr(self, what) < 0:
+                raise FedbiomedConfigError(f"{what} = {getattr(self, what)} must be 0 or more")
         if self.gpu_only and self.gpu == "none":
             raise FedbiomedConfigError("gpu_only goes with gpu = 'auto' or the number of a device, not with 'none'")
 
@@ -197,6 +214,7 @@ _ENV_OF = {
         "FBM_TENSORBOARD_DIR": "tensorboard_dir",
     },
 }
+VARIABLES = frozenset({*_ENV_OF[NodeConfig], *_ENV_OF[ResearcherConfig], "UPLOADS_IP", FILE_VARIABLE})
 _COMPONENT_OF = {NodeConfig: ComponentType.NODE, ResearcherConfig: ComponentType.RESEARCHER}
 _USUAL_FILES = frozenset({CONFIG_FILE.name, *INI_FILES.values()})
 
@@ -276,21 +294,24 @@ def build(config_type: type[Config], root: Path, settings: Mapping[str, Any], en
 
 
 def save(config: ComponentConfig) -> None:
-    """Write a component's settings to its folder, making `etc`, `var` and `log`."""
-    for folder in (config.etc, config.var, config.log):
-        folder.mkdir(parents=True, exist_ok=True)
+    """Write a component's settings to its folder, making `etc`, and `var` and `log` for its user's eyes only."""
+    config.etc.mkdir(parents=True, exist_ok=True)
+    for folder in (config.var, config.log):
+        folder.mkdir(mode=0o700, exist_ok=True)
     settings = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name != "root"}
     write_whole(config.root / CONFIG_FILE, tomli_w.dumps(settings).encode(), sync=True)
 
 
 def broker_address(text: str) -> tuple[str, int]:
-    """Split `HOST:PORT`, the port being 1883 when left out.
+    """Split `HOST:PORT`, the port being 1883 when left out; an address of IPv6 stands in brackets, `[::1]:1883`.
 
     Raises:
         FedbiomedConfigError: not of this form.
     """
     host, _, port = text.rpartition(":") if ":" in text else (text, "", "1883")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+    is_bracketed = host.startswith("[") and host.endswith("]")
+    host = host[1:-1] if is_bracketed else host
+    if not host or (":" in host and not is_bracketed) or not port.isdecimal() or not 0 < int(port) < 65536:
         raise FedbiomedConfigError(f"a broker is given as HOST:PORT, localhost:1883 for instance, not {text!r:.80}")
     return host, int(port)
 
@@ -310,6 +331,21 @@ def _parsed(variable: str, text: str, kind: Any) -> Any:
         return kind(text)
     except ValueError as error:
         raise FedbiomedConfigError(f"environment variable {variable} must be {_spell(kind)}, not {text!r:.80}") from error
+
+
+def _is_base_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # no address, or no port
+        return False
+
+
+def _require_time(what: str, seconds: float) -> None:
+    """A grace may be none at all, a wait may not."""
+    is_time = 0 < seconds < math.inf or (seconds == 0 and "grace" in what)
+    if not is_time:
+        raise FedbiomedConfigError(f"{what} = {seconds} must be a number of seconds above 0")
 
 
 def _spell(kind: Any) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 
 from fedbiomed.common.constants import ErrorNumbers
 from fedbiomed.common.exceptions import FedbiomedMetricError
+from fedbiomed.common.params import numpy_ready
 
 _Array = np.ndarray[Any, Any]
 
@@ -80,7 +81,7 @@ class Metrics:
             A float; for several numbers per sample (or `average=None`) an array.
 
         Raises:
-            FedbiomedMetricError: not a metric, the shapes do not fit, or scikit-learn cannot compute it.
+            FedbiomedMetricError: not a metric, the shapes do not fit, a value is NaN, or scikit-learn cannot compute it.
         """
         if not isinstance(metric, MetricTypes):
             raise FedbiomedMetricError(_text(f"a metric is one of MetricTypes, not {metric!r:.80}"))
@@ -108,11 +109,14 @@ def _aligned(y_true: Any, y_pred: Any) -> tuple[_Array, _Array]:
         )
     if len(true) != len(predicted) or not len(true):
         raise FedbiomedMetricError(_text(f"{len(true)} true and {len(predicted)} predicted values cannot be compared"))
+    for which, array in (("true", true), ("predicted", predicted)):
+        if array.dtype.kind == "f" and np.isnan(array).any():  # a comparison would take them for class 0
+            raise FedbiomedMetricError(_text(f"{np.isnan(array).sum()} of the {array.size} {which} values are NaN"))
     return true, predicted
 
 
 def _squeezed(values: Any) -> _Array:
-    array = np.atleast_1d(np.asarray(values.detach().cpu() if hasattr(values, "detach") else values))
+    array = np.atleast_1d(np.asarray(numpy_ready(values)))
     return array.reshape([n for axis, n in enumerate(array.shape) if axis == 0 or n != 1])
 
 
@@ -132,7 +136,7 @@ def _whole(labels: _Array, threshold: float | None = None) -> _Array:
     """Labels given as floats become integers; scores become 0 or 1."""
     if labels.dtype.kind != "f":
         return labels
-    if np.equal(np.mod(labels, 1), 0).all():
+    if (labels == np.floor(labels)).all() and np.isfinite(labels).all():
         return labels.astype(np.int64)
     return labels if threshold is None else (labels > threshold).astype(np.int64)
 

@@ -21,6 +21,7 @@ Params = dict[str, Any]
 _Array = np.ndarray[Any, Any]
 # Elements taken at a time: what is worked on (twice 256 KiB) stays in the cache, and no copy of a whole array is made.
 _BLOCK = 1 << 15
+_BEYOND_HALF = 65520.0  # from here on float16 rounds to infinity
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +59,11 @@ class RunningMean:
             source: whose it is, for error messages.
 
         Raises:
-            AggregationError: names or shapes differ from the first set's, a value is not a finite number, or the weight is not.
+            AggregationError: names or shapes differ from the first set's, a value is not a finite number (or complex, where those of the
+                first set are not), or the weight is not.
         """
         who = source or f"parameter set {self.count + 1}"
-        if not (math.isfinite(weight) and weight >= 0):
+        if not _is_weight(weight):
             raise AggregationError(f"the weight of {who} must be a number of 0 or more, not {weight!r}")
         shapes = {name: total.shape for name, total in self._sums.items()} if self.count else None
         arrays = checked_arrays(params, who, shapes, self._sources[0] if self.count else "", with_values=weight > 0)
@@ -69,6 +71,8 @@ class RunningMean:
             self._kinds = {name: kind_of(params[name], array) for name, array in arrays.items()}
             self._sums = {name: _scaled(array, weight) for name, array in arrays.items()}
         elif weight > 0:
+            for name, array in arrays.items():
+                _require_addable(self._sums[name], array, name, who)
             for name, array in arrays.items():
                 _add_scaled(self._sums[name], array, weight)
         self.total_weight += weight
@@ -82,10 +86,10 @@ class RunningMean:
             own floating dtype, float64 for integers and bools. The dtypes are those of the first set.
 
         Raises:
-            AggregationError: nothing was taken in, or all weights are 0.
+            AggregationError: nothing was taken in, all weights are 0, or a mean is too large for half precision.
         """
         self.require_weight()
-        return {name: as_kind(total, self.total_weight, self._kinds[name]) for name, total in self._sums.items()}
+        return {name: _held(total, self.total_weight, self._kinds[name], name) for name, total in self._sums.items()}
 
     def mean_of(self, name: str) -> _Array:
         """The mean of one parameter, as a new array of float64.
@@ -108,11 +112,11 @@ class RunningMean:
         """The weighted sum of what was taken in, without the division; else as `mean`.
 
         Raises:
-            AggregationError: nothing was taken in.
+            AggregationError: nothing was taken in, or a sum is too large for half precision.
         """
         if not self.count:
             raise AggregationError("no sum of 0 parameter sets")
-        return {name: as_kind(total, 1.0, self._kinds[name]) for name, total in self._sums.items()}
+        return {name: _held(total, 1.0, self._kinds[name], name) for name, total in self._sums.items()}
 
     def require_weight(self) -> None:
         """Check that there is a mean.
@@ -204,15 +208,16 @@ def combined(terms: Sequence[tuple[float, Any]], name: str = "") -> Any:
         A new array of the first one's kind; for its dtype see `RunningMean.mean`.
 
     Raises:
-        AggregationError: the shapes differ, or one is not an array of numbers.
+        AggregationError: the shapes differ, one is not an array of numbers, or a sum is too large for half precision.
     """
     arrays = [as_array(value, name, f"term {index}") for index, (_, value) in enumerate(terms)]
     total = np.zeros(arrays[0].shape, np.result_type(arrays[0].dtype, np.float64))
-    for (factor, _), array in zip(terms, arrays, strict=True):
+    for index, ((factor, _), array) in enumerate(zip(terms, arrays, strict=True)):
+        _require_addable(total, array, name, f"term {index}")
         if array.shape != total.shape:
             raise AggregationError(f"parameter {name!r} has the shape {array.shape}, {total.shape} is needed")
         _add_scaled(total, array, factor)
-    return as_kind(total, 1.0, kind_of(terms[0][1], arrays[0]))
+    return _held(total, 1.0, kind_of(terms[0][1], arrays[0]), name)
 
 
 def _running(params: Sequence[Mapping[str, Any]], weights: Sequence[float]) -> RunningMean:
@@ -224,27 +229,38 @@ def _running(params: Sequence[Mapping[str, Any]], weights: Sequence[float]) -> R
     return running
 
 
+def _is_weight(value: Any) -> bool:
+    try:
+        return math.isfinite(value) and value >= 0
+    except TypeError:
+        return False
+
+
 def _is_tensor(value: Any) -> bool:
     return hasattr(value, "detach") and hasattr(value, "cpu")
 
 
+def numpy_ready(value: Any) -> Any:
+    """A tensor as one that numpy takes: on the CPU, without gradient, bfloat16 widened, for numpy has none. Anything else as it is."""
+    if not _is_tensor(value):
+        return value
+    tensor = value.detach().cpu().resolve_conj().resolve_neg()
+    return tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor
+
+
 def as_array(value: Any, name: str, who: str) -> _Array:
-    """A view of a tensor or array where that can be (numpy has no bfloat16: such a tensor is widened).
+    """A view of a tensor or array where that can be, see `numpy_ready`.
 
     Raises:
         AggregationError: it does not hold numbers.
     """
     try:
-        array = np.asarray(_widened(value.detach().cpu()) if _is_tensor(value) else value)
+        array = np.asarray(numpy_ready(value))
     except (TypeError, ValueError, RuntimeError) as error:
         raise AggregationError(f"parameter {name!r} of {who} is a {type(value).__name__}, not an array of numbers: {error}") from error
     if array.dtype.kind not in "biufc":
         raise AggregationError(f"parameter {name!r} of {who} is a {type(value).__name__} of dtype {array.dtype}, not numbers")
     return array
-
-
-def _widened(tensor: Any) -> Any:
-    return tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor
 
 
 def kind_of(value: Any, array: _Array) -> Kind:
@@ -273,6 +289,11 @@ def _scaled(array: _Array, weight: float) -> _Array:
     return np.multiply(array, weight, out=np.empty(array.shape, dtype), dtype=dtype)
 
 
+def _require_addable(total: _Array, array: _Array, name: str, who: str) -> None:
+    if array.dtype.kind == "c" != total.dtype.kind:
+        raise AggregationError(f"parameter {name!r} of {who} is complex, others are not")
+
+
 def _add_scaled(total: _Array, array: _Array, weight: float) -> None:
     """total += weight * array, block by block."""
     scaled = np.empty(min(total.size, _BLOCK), total.dtype)
@@ -282,8 +303,15 @@ def _add_scaled(total: _Array, array: _Array, weight: float) -> None:
         np.add(target, part, out=target)
 
 
+def _held(total: _Array, divisor: float, kind: Kind, name: str) -> Any:
+    """As `as_kind`, but what half precision cannot hold is an error."""
+    if "float16" in (kind.dtype.name, kind.tensor_dtype) and np.abs(total).max(initial=0.0) / divisor >= _BEYOND_HALF:
+        raise AggregationError(f"{np.abs(total).max() / divisor:g} in {name!r} is beyond 65504, the largest float16: take float32")
+    return as_kind(total, divisor, kind)
+
+
 def as_kind(total: _Array, divisor: float, kind: Kind) -> Any:
-    """A new array or tensor of a kind: the total, divided."""
+    """A new array or tensor of a kind: the total, divided. What is too large for the kind becomes infinite."""
     if not kind.tensor_dtype:
         result = np.empty(total.shape, kind.dtype)
         return np.divide(total, divisor, out=result, casting="same_kind")

@@ -28,6 +28,9 @@ class PrivacyCost:
         sample_rate: probability with which each sample is in a batch; 1: all are.
         noise_multiplier: standard deviation of the noise, in units of the sensitivity; 0: no noise.
         steps: how often.
+
+    Raises:
+        FedbiomedDPControllerError: a value is out of its range.
     """
 
     sample_rate: float
@@ -50,8 +53,10 @@ def spent_epsilon(costs: Iterable[PrivacyCost], delta: float) -> float:
         delta: above 0, below 1.
 
     Raises:
-        FedbiomedDPControllerError: dp-accounting is not installed.
+        FedbiomedDPControllerError: delta is out of its range, or dp-accounting is not installed.
     """
+    if isinstance(delta, bool) or not isinstance(delta, int | float) or not 0 < delta < 1:
+        raise FedbiomedDPControllerError(f"{ErrorNumbers.FB616.value}: delta is a number above 0 and below 1, not {delta!r:.80}")
     together: dict[tuple[float, float], int] = {}
     for cost in costs:
         key = (cost.sample_rate, cost.noise_multiplier)

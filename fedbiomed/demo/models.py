@@ -1,6 +1,5 @@
 """How the demo trains each of its two models: over all hospitals with a stop in the middle, at each alone, and pooled."""
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,6 @@ from fedbiomed.researcher.experiment import Experiment
 from fedbiomed.researcher.local_job import localJob
 from fedbiomed.researcher.requests import Requests
 
-logger = logging.getLogger(__name__)
 _SEED = 42
 
 

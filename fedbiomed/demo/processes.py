@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from fedbiomed.common.config import broker_address
+from fedbiomed.common.config import VARIABLES, broker_address
 from fedbiomed.common.exceptions import FedbiomedNetworkError
 from fedbiomed.demo.hospitals import TAGS, Hospital
 from fedbiomed.demo.more_data import Table
@@ -216,8 +216,7 @@ def _run(command: Sequence[str]) -> None:
 
 def _environment() -> dict[str, str]:
     """Ours without what would send a command elsewhere; one thread per training, for all hospitals share this machine's cores."""
-    hidden = {"MQTT_BROKER", "MQTT_BROKER_PORT", "UPLOADS_URL", "UPLOADS_IP", "NODE_ID", "ENABLE_TRAINING_PLAN_APPROVAL"}
-    return {"OMP_NUM_THREADS": "1", **{name: value for name, value in os.environ.items() if name not in hidden}}
+    return {"OMP_NUM_THREADS": "1", **{name: value for name, value in os.environ.items() if name not in VARIABLES}}
 
 
 @contextlib.contextmanager

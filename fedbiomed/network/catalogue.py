@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from fedbiomed.network.refusal import disk_full
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS files (
     key TEXT PRIMARY KEY, owner TEXT NOT NULL, experiment TEXT NOT NULL, readers TEXT NOT NULL, size INTEGER NOT NULL,
@@ -30,7 +32,7 @@ class Entry:
         readers: ids of components, or `*` for everyone.
         size: bytes, as announced.
         sha256: of the whole file; empty while it has not come whole.
-        used_at: when it was announced or last read (seconds since 1970; to the hour).
+        used_at: when it was announced, or a part of it last came or was read (seconds since 1970; to the hour).
     """
 
     key: str
@@ -56,15 +58,22 @@ class Catalogue:
 
     Args:
         path: the sqlite file.
+
+    Every method raises Refusal (507) when the disk is full.
     """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
         self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        self._database.execute("PRAGMA journal_mode=WAL")
-        self._database.execute("PRAGMA synchronous=NORMAL")
-        self._database.executescript(_SCHEMA)
+        try:
+            path.chmod(0o600)  # it holds what tokens are signed with; the log beside it is made with the same mode
+            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.execute("PRAGMA synchronous=NORMAL")
+            self._database.executescript(_SCHEMA)
+        except (OSError, sqlite3.Error):
+            self._database.close()
+            raise
 
     def secret(self) -> str:
         """What tokens are signed with; drawn once, kept with the catalogue."""
@@ -119,8 +128,13 @@ class Catalogue:
         self.close()
 
     def _run(self, statement: str, *values: Any) -> list[Any]:
-        with self._lock:
-            return self._database.execute(statement, values).fetchall()
+        try:
+            with self._lock:
+                return self._database.execute(statement, values).fetchall()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                raise disk_full() from error
+            raise
 
 
 def _entry(row: Sequence[Any]) -> Entry:

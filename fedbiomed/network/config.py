@@ -1,6 +1,7 @@
 """Settings of a network process: where it listens and what the repository allows."""
 
 import dataclasses
+import math
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,8 +48,10 @@ class NetworkConfig:
             if not 0 <= getattr(self, name) < 65536:
                 raise FedbiomedConfigError(f"{name} = {getattr(self, name)} must lie between 0 (a free one) and 65535")
         for name in ("max_file_bytes", "quota_bytes", "max_age_s", "token_age_s"):
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise FedbiomedConfigError(f"{name} = {getattr(self, name)} must be above 0")
+        if self.min_free_bytes < 0:
+            raise FedbiomedConfigError(f"min_free_bytes = {self.min_free_bytes} must be 0 or more")
 
     @property
     def var(self) -> Path:

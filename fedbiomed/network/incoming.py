@@ -73,7 +73,8 @@ class Incoming:
         if sha256 is not None and sha256 != self._digest.hexdigest():
             self._length, digest = self._sure
             self._digest = digest.copy()
-            os.truncate(self._path, self._length)
+            if self._path.exists():  # not before the first part has come
+                os.truncate(self._path, self._length)
             raise Refusal(409, f"what came is not what its SHA-256 says: it was changed on its way; go on from {self._length}")
         self._sure = (self._length, self._digest.copy())
         self._turn += 1

@@ -14,3 +14,8 @@ class Refusal(FedbiomedNetworkError):
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
         self.status = status
+
+
+def disk_full() -> Refusal:
+    """What a request is told that finds no room, wherever it finds that."""
+    return Refusal(507, "the repository's disk is full; its administrator must make room")

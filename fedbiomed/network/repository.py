@@ -92,7 +92,7 @@ class _Doors:
 
     def token(self) -> Any:
         """Give a token to who names itself."""
-        component = (request.get_json(silent=True) or {}).get("component")
+        component = _asked_component()
         if not str(request.remote_addr).startswith(_LOOPBACK):
             raise Refusal(403, "this repository is in development mode and knows components of its own machine only")
         if not isinstance(component, str) or not ID_PATTERN.fullmatch(component):
@@ -195,6 +195,14 @@ def _refused(refusal: Refusal) -> tuple[Response, int]:
 
 def _http_error(error: HTTPException) -> tuple[Response, int]:
     return jsonify(error=error.description), error.code or 500
+
+
+def _asked_component() -> object:
+    try:
+        content = request.get_json(silent=True)
+    except RecursionError:
+        return None
+    return content.get("component") if isinstance(content, dict) else None
 
 
 def _experiment() -> str:

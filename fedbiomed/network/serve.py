@@ -2,8 +2,10 @@
 
 import errno
 import logging
+import sqlite3
 import threading
 from contextlib import ExitStack
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -18,6 +20,7 @@ from fedbiomed.network.catalogue import Catalogue
 from fedbiomed.network.config import NetworkConfig
 from fedbiomed.network.repository import create_app
 from fedbiomed.network.shelf import PART_BYTES, Shelf
+from fedbiomed.network.storage.storage import Storage
 
 logger = logging.getLogger(__name__)
 _THREADS = 16
@@ -43,7 +46,7 @@ class RepositoryServer:
         config: where to listen and what to allow; port 0 takes a free one.
 
     Raises:
-        FedbiomedNetworkError: the port is in use, or the storage is not known.
+        FedbiomedNetworkError: the port is in use, the folder cannot be used, or the storage is not known.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -62,12 +65,8 @@ class RepositoryServer:
     def start(self) -> None:
         """Listen; returns when requests are answered."""
         config = self._config
-        storage_type = plugins.load_member(storages, config.storage).STORAGE
-        whole, growing = config.var / "files", config.var / "growing"
-        for folder in (whole / INCOMING, growing):
-            folder.mkdir(parents=True, exist_ok=True)
-        catalogue = self._exit.enter_context(Catalogue(config.var / "catalogue.sqlite"))
-        shelf = Shelf(catalogue, storage_type(whole), growing, config)
+        catalogue = self._exit.enter_context(_opened(config.var / "catalogue.sqlite"))
+        shelf = Shelf(catalogue, _storage_type(config.storage)(config.var / "files"), config.var / "growing", config)
         app = create_app(shelf, catalogue.secret(), config.token_age_s)
         server = _LoggedServer(
             (config.host, config.http_port),
@@ -138,6 +137,24 @@ class Network:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+def _storage_type(name: str) -> type[Storage]:
+    found = getattr(plugins.load_member(storages, name), "STORAGE", None)
+    if found is None:
+        raise FedbiomedNetworkError(f"storage = {name!r:.80} is no kind of storage; disk is one")
+    kind: type[Storage] = found
+    return kind
+
+
+def _opened(path: Path) -> Catalogue:
+    """The catalogue, with the folders beside it of the files that it tells of."""
+    try:
+        for folder in (path.with_name("files") / INCOMING, path.with_name("growing")):
+            folder.mkdir(parents=True, exist_ok=True)
+        return Catalogue(path)
+    except (OSError, sqlite3.Error) as error:
+        raise FedbiomedNetworkError(f"cannot use the repository's folder {path.parent}: {error}; mend it, or name another --dir") from error
 
 
 def _listen(server: Server, config: NetworkConfig) -> None:

@@ -19,7 +19,7 @@ from fedbiomed.common.files import INCOMING
 from fedbiomed.network.catalogue import Catalogue, Entry
 from fedbiomed.network.config import NetworkConfig
 from fedbiomed.network.incoming import Incoming
-from fedbiomed.network.refusal import Refusal
+from fedbiomed.network.refusal import Refusal, disk_full
 from fedbiomed.network.storage.storage import Storage
 
 logger = logging.getLogger(__name__)
@@ -103,7 +103,8 @@ class Shelf:
             found = path.lstat()
             if not stat.S_ISREG(found.st_mode) or found.st_size != entry.size:
                 raise Refusal(409, f"no plain file of {entry.size} bytes lies under this name in the shared folder")
-            self._keep(entry, sha256, path)
+            with _disk():
+                self._keep(entry, sha256, path)
         except FileNotFoundError as error:
             self._forget(entry.key)
             raise Refusal(409, "the file that was announced is not in the shared folder") from error
@@ -133,6 +134,7 @@ class Shelf:
             if (offset, sha256) != (entry.size, entry.sha256):
                 raise Refusal(409, "this file is whole already and never changes")
             return entry.size
+        self._note_use(entry)
         incoming = self._incoming_of(entry)
         with self._streaming(entry.owner), _disk():
             incoming.receive(offset, sha256, chunks)
@@ -158,9 +160,7 @@ class Shelf:
         Raises:
             Refusal: 404 it has gone meanwhile.
         """
-        now = time.time()
-        if now > entry.used_at + _TOUCH_EVERY_S:
-            self._catalogue.touch(entry.key, now)
+        self._note_use(entry)
         try:
             return self._storage.open(entry.key, begin)
         except FileNotFoundError as error:
@@ -172,6 +172,11 @@ class Shelf:
         for key in keys:
             self._forget(key)
         return len(keys)
+
+    def _note_use(self, entry: Entry) -> None:
+        now = time.time()
+        if now > entry.used_at + _TOUCH_EVERY_S:
+            self._catalogue.touch(entry.key, now)
 
     def _incoming_of(self, entry: Entry) -> Incoming:
         with self._lock:
@@ -240,5 +245,5 @@ def _disk() -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise Refusal(507, "the repository's disk is full; its administrator must make room") from error
+            raise disk_full() from error
         raise

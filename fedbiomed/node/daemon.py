@@ -5,6 +5,7 @@ import fcntl
 import logging
 import signal
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -81,12 +82,14 @@ def _connect(bus: MqttBus, config: NodeConfig, stop: threading.Event) -> bool:
     """Connect, however long it takes, and say now and then what is waited for; False when stopped meanwhile."""
     tries = 0
     while not stop.is_set():
+        next_try = time.monotonic() + _CONNECT_S
         try:
             bus.connect(_CONNECT_S)
         except FedbiomedMessagingError as error:
             if tries % int(_SAY_AGAIN_S / _CONNECT_S) == 0:
                 logger.warning("waiting for broker %s:%d ... (%s)", config.broker, config.broker_port, error)
             tries += 1
+            stop.wait(max(0.0, next_try - time.monotonic()))  # who refuses answers at once
         else:
             return True
     return False
@@ -95,8 +98,12 @@ def _connect(bus: MqttBus, config: NodeConfig, stop: threading.Event) -> bool:
 @contextlib.contextmanager
 def _locked(config: NodeConfig) -> Iterator[None]:
     """Hold the folder for this process; the lock goes with it, however it ends."""
-    config.var.mkdir(parents=True, exist_ok=True)
-    with (config.var / LOCK_FILE).open("w", encoding="ascii") as file:
+    try:
+        config.var.mkdir(parents=True, exist_ok=True)
+        lock = (config.var / LOCK_FILE).open("w", encoding="ascii")
+    except OSError as error:
+        raise FedbiomedConfigError(f"cannot write {config.var / LOCK_FILE}: {error.strerror or error}") from error
+    with lock as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -114,7 +114,7 @@ class DatasetRegistry:
         """
         row = self._find(dataset_id)
         places = [row["path"], *(row["dataset_parameters"].get(name) for name in sorted(_PRIVATE_PARAMETERS))]
-        if not all(Path(place).exists() for place in places if isinstance(place, str)):
+        if not all(_is_there(Path(place)) for place in places if isinstance(place, str)):
             raise FedbiomedDatasetManagerError(
                 f"FB313: the data of dataset {row['name']!r} ({dataset_id}) is not where it was registered; "
                 "the node's operator must put it back or register it anew"
@@ -182,9 +182,26 @@ def _described(
         return kind.describe(Path(), parameters, plan), None
     if path is None:
         raise FedbiomedDatasetError("a dataset of this type needs a path")
-    place = path.expanduser().resolve()
+    place = _resolved(path)
     found = kind.describe(place, parameters, plan)
     return found, found.path or place
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        place = path.expanduser().resolve()
+        place.exists()  # for what the system says of a name that can be none
+        str(place).encode()
+    except (OSError, RuntimeError, ValueError) as error:  # no such user, a link to itself, too long, not UTF-8
+        raise FedbiomedDatasetError(f"{str(path)!r:.200} is no path that can be used: {error!s:.200}") from error
+    return place
+
+
+def _is_there(place: Path) -> bool:
+    try:
+        return place.exists()
+    except OSError:  # a folder above may not be read
+        return False
 
 
 def _absolute(parameters: Mapping[str, Any], kind: DatasetType) -> dict[str, Any]:
@@ -193,7 +210,7 @@ def _absolute(parameters: Mapping[str, Any], kind: DatasetType) -> dict[str, Any
         known = ", ".join(sorted(kind.parameters or ())) or "none"
         raise FedbiomedDatasetError(f"a dataset of this type has no parameter {min(strange)!r:.80}; it has {known}")
     paths = {name: value for name, value in parameters.items() if name in kind.path_parameters and isinstance(value, str)}
-    return {**parameters, **{name: str(Path(value).expanduser().resolve()) for name, value in paths.items()}}
+    return {**parameters, **{name: str(_resolved(Path(value))) for name, value in paths.items()}}
 
 
 def _checked_plan(plan: DataLoadingPlan | None, kind: DatasetType, data_type: str) -> DataLoadingPlan | None:
@@ -215,15 +232,26 @@ def _checked_plan(plan: DataLoadingPlan | None, kind: DatasetType, data_type: st
 
 def _text(what: str, value: str, limit: int, *, may_be_empty: bool = False) -> str:
     text = value.strip() if isinstance(value, str) else ""
-    if (not text and not may_be_empty) or not isinstance(value, str) or len(text) > limit:
+    if (not text and not may_be_empty) or not _is_text(value) or len(text) > limit:
         raise FedbiomedDatasetManagerError(
             f"FB322: the {what} of a dataset is a text of {0 if may_be_empty else 1} to {limit} characters, not {value!r:.80}"
         )
     return text
 
 
+def _is_text(value: object) -> bool:
+    """Whether it can be written as UTF-8: JSON can spell halves of characters."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _checked_tags(tags: Sequence[str]) -> list[str]:
-    if isinstance(tags, str) or not all(isinstance(tag, str) for tag in tags):
+    if isinstance(tags, str) or not all(_is_text(tag) for tag in tags):
         raise FedbiomedDatasetManagerError(f"FB322: tags are a list of texts, not {tags!r:.80}")
     found = list(dict.fromkeys(tag.strip() for tag in tags if tag.strip()))
     if not 0 < len(found) <= _MAX_TAGS or any(len(tag) > _MAX_TAG for tag in found):
@@ -244,6 +272,7 @@ def _checked_parameters(parameters: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def _is_short_json(value: Mapping[str, Any]) -> bool:
     try:
+        json.dumps(value, ensure_ascii=False).encode()
         return len(json.dumps(value, allow_nan=False)) <= _MAX_PARAMETERS
     except ValueError:
         return False

@@ -91,7 +91,7 @@ class Handlers:
             return [self._failure(request, _INTERNAL)]
         except FedbiomedError as error:
             logger.info("refused %s %s: %s", type(request).__name__, request.request_id, error)
-            return [self._failure(request, str(error))]
+            return [self._failure(request, self._told(error))]
         except Exception:  # the thread that answers must live on
             logger.exception("cannot answer %s %s", type(request).__name__, request.request_id)
             return [self._failure(request, _INTERNAL)]
@@ -124,7 +124,7 @@ class Handlers:
         except FedbiomedNodeStoreError:
             raise
         except FedbiomedError as error:
-            return [PlanStatusReply(**answer, success=False, status="Error", msg=_short(str(error)))]
+            return [PlanStatusReply(**answer, success=False, status="Error", msg=self._told(error))]
         return [PlanStatusReply(**answer, success=True, status=decision.status, msg=_short(decision.msg))]
 
     def _plan_approve(self, request: PlanApproveRequest) -> list[Reply]:
@@ -135,7 +135,7 @@ class Handlers:
         except FedbiomedNodeStoreError:
             raise
         except FedbiomedError as error:
-            return [PlanApproveReply(**self._envelope(request), success=False, status="Error", msg=_short(str(error)))]
+            return [PlanApproveReply(**self._envelope(request), success=False, status="Error", msg=self._told(error))]
         logger.info("%s asks for approval of training plan %s", request.researcher_id, decision.training_plan_id)
         return [PlanApproveReply(**self._envelope(request), success=True, status=decision.status, msg=_short(decision.msg))]
 
@@ -148,6 +148,10 @@ class Handlers:
             path = Path(folder) / "plan.py"
             self._files.get(plan, path)
             return path.read_bytes()
+
+    def _told(self, error: FedbiomedError) -> str:
+        """What a researcher may read of an error: not where the node lies."""
+        return _short(str(error).replace(str(self._spool), "<node>"))
 
     def _failure(self, request: Request, text: str) -> ErrorReply:
         code = _CODE.match(text)

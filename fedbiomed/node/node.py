@@ -162,6 +162,11 @@ class Node:
         if refusal is not None:
             self._refuse(request, payload, *refusal)
             return
+        if self._book.is_full() and self._book.get(request.request_id) is None:
+            reason = "FB314: this node has too many orders to carry out; give it again later"
+            logger.warning("refused order %s of %s: too many are open", request.request_id, request.researcher_id)
+            self._publish(request.researcher_id, failed_reply(request, self._config.id, reason))
+            return
         known = self._book.add(request, payload)
         if known is None:
             self._work.set()
@@ -244,7 +249,9 @@ class Node:
                 order = self._book.next_open()
                 if order is not None:
                     with self._logs.working_for(order.researcher_id, is_order=True):
-                        self._runner.run(order)
+                        is_ended = self._runner.run(order)
+                    if not is_ended:
+                        self._closed.wait(_AFTER_FAILURE_S)
             except Exception:  # the node's worker: it must live on, whatever the disk or the system refuses for a while
                 logger.exception("cannot go on with the orders for now")
                 self._closed.wait(_AFTER_FAILURE_S)

@@ -36,7 +36,7 @@ from fedbiomed.common.transport.transport import FileStore
 from fedbiomed.node.approval import PlanRegistry
 from fedbiomed.node.datasets import DatasetRegistry
 from fedbiomed.node.heartbeat import Heartbeat
-from fedbiomed.node.orders import CLOCK_SKEW_S, Order, OrderBook
+from fedbiomed.node.orders import CLOCK_SKEW_S, OPEN_STATES, Order, OrderBook
 from fedbiomed.node.plan_source import MAX_SOURCE_BYTES
 from fedbiomed.node.privacy_ledger import PrivacyLedger
 from fedbiomed.node.secagg import NodeSecagg
@@ -87,8 +87,12 @@ class OrderRunner:
         self._interrupted = threading.Event()
         self._sources: dict[str, bytes] = {}
 
-    def run(self, order: Order) -> None:
-        """Bring an open order to its end, whatever happens on the way; never raises."""
+    def run(self, order: Order) -> bool:
+        """Bring an open order to its end, whatever happens on the way.
+
+        Returns:
+            Whether it came to its end; if not, the disk took no answer, or the node stops: the order stays open.
+        """
         stop = self._begin(order)
         try:
             self._carry_out(order, stop)
@@ -103,7 +107,8 @@ class OrderRunner:
             logger.exception("order %s", order.request_id)
             self._fail(order, OrderState.FAILED, INTERNAL_ERROR)
         finally:
-            self._end(order, stop)
+            is_ended = self._end(order, stop)
+        return is_ended
 
     def interrupt(self, request_id: str | None = None) -> None:
         """End the round that runs, if it is this one (None: whichever it is); called from other threads."""
@@ -286,7 +291,7 @@ class OrderRunner:
             request,
             self._tools.config.id,
             success=True,
-            msg=result.msg,
+            msg=self._for_researcher(result.msg),
             state_id=task.state_id,
             sample_size=result.sample_size,
             timing={**result.timing, "rtime_total": total_s},
@@ -299,7 +304,7 @@ class OrderRunner:
         """Answer that it did not work; an order that was withdrawn meanwhile is not answered."""
         logger.warning("order %s of %s: %s", order.request_id, order.researcher_id, reason)
         try:
-            reply = failed_reply(order.request, self._tools.config.id, reason)
+            reply = failed_reply(order.request, self._tools.config.id, self._for_researcher(reason))
             answer = encode(reply)
             if self._tools.book.close(order.request_id, state, answer, reply.msg):
                 self._tools.send(order.researcher_id, answer)
@@ -320,13 +325,18 @@ class OrderRunner:
                 self._interrupted.set()
         return stop
 
-    def _end(self, order: Order, stop: StopSignal) -> None:
+    def _end(self, order: Order, stop: StopSignal) -> bool:
         with self._lock:
             self._current = None
             stop.close()
         kept = self._tools.book.get(order.request_id)
         if kept is None or kept.state in (OrderState.FAILED, OrderState.EXPIRED, OrderState.CANCELLED, OrderState.DONE):
             self.discard_files(order.request_id)
+        return kept is None or kept.state not in OPEN_STATES
+
+    def _for_researcher(self, text: str) -> str:
+        """A text in which it cannot be read where the node lies."""
+        return text.replace(str(self._tools.config.root), "<node>")
 
 
 def failed_reply(request: TrainRequest, node_id: str, reason: str) -> TrainReply:

@@ -19,6 +19,8 @@ from fedbiomed.node.store import NodeStore
 CLOCK_SKEW_S = 600.0  # how far the clocks of two sites may differ
 OPEN_STATES = (OrderState.NEW, OrderState.FETCHED, OrderState.RUNNING, OrderState.TRAINED, OrderState.UPLOADED)
 _KEPT_S = 30 * 86400.0
+_MAX_OPEN = 1000  # a researcher may not fill the node's disk
+_MAX_REASON = 2000
 _MAX_LISTED = 400  # so many request ids fit into one message
 
 
@@ -87,6 +89,12 @@ class OrderBook:
                 return None
             return self.get(request.request_id)
 
+    def is_full(self) -> bool:
+        """Whether so many orders have work left that no more are taken."""
+        with self._store.transaction() as connection:
+            query = f"SELECT count(*) FROM orders WHERE state IN {_among(OPEN_STATES)}"
+            return bool(connection.execute(query, OPEN_STATES).fetchone()[0] >= _MAX_OPEN)
+
     def get(self, request_id: str) -> Order | None:
         """Look an order up."""
         return self._first("request_id = ?", request_id)
@@ -116,11 +124,12 @@ class OrderBook:
             Whether this changed anything. Only who gave an order can take it back.
         """
         unborn = (wish.request_id, wish.researcher_id, "unknown", -1, -1, self._now() + CLOCK_SKEW_S)
+        reason = wish.reason[:_MAX_REASON]
         with self._store.transaction() as connection:
-            if self._insert(connection, unborn, OrderState.CANCELLED, message=wish.reason):
+            if self._insert(connection, unborn, OrderState.CANCELLED, message=reason):
                 return True
             before = (*OPEN_STATES, OrderState.REPLIED)
-            return self._change(wish.request_id, OrderState.CANCELLED, before=before, message=wish.reason, giver=wish.researcher_id)
+            return self._change(wish.request_id, OrderState.CANCELLED, before=before, message=reason, giver=wish.researcher_id)
 
     def got(self, receipt: OrderGot) -> bool:
         """The researcher has the result; False when there was none to have."""

@@ -41,7 +41,11 @@ def plan_hash(source: bytes, algorithm: str = HashingAlgorithms.SHA256) -> str:
         FedbiomedTrainingPlanSecurityManagerError: FB606: not Python, not UTF-8 or over 256 KiB.
     """
     tree = _without_docstrings(_tree(source))
-    return hashlib.new(algorithm.lower(), ast.dump(tree).encode("utf-8", "surrogatepass")).hexdigest()
+    try:
+        text = ast.dump(tree)
+    except RecursionError as error:  # it can be parsed up to another depth
+        raise _not_python("too deeply nested") from error
+    return hashlib.new(algorithm.lower(), text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def class_name(source: bytes) -> str:
@@ -82,9 +86,7 @@ def _tree(source: bytes) -> ast.Module:
             raise FedbiomedTrainingPlanSecurityManagerError(f"FB606: the training plan is written in {encoding}; save it as UTF-8")
         return _parsed(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise FedbiomedTrainingPlanSecurityManagerError(
-            f"FB606: the training plan is not Python {_version()}: {str(error) or 'too deeply nested'}"
-        ) from error
+        raise _not_python(str(error) or "too deeply nested") from error
 
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:
@@ -102,5 +104,6 @@ def _parsed(source: bytes) -> ast.Module:
     return ast.parse(source)
 
 
-def _version() -> str:
-    return f"{sys.version_info.major}.{sys.version_info.minor}"
+def _not_python(reason: str) -> FedbiomedTrainingPlanSecurityManagerError:
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return FedbiomedTrainingPlanSecurityManagerError(f"FB606: the training plan is not Python {version}: {reason}")

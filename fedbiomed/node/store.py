@@ -6,6 +6,7 @@ The daemon and the operator's commands open it at the same time, so it is in WAL
 
 import contextlib
 import os
+import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from typing import Self
 from fedbiomed.common.exceptions import FedbiomedNodeStoreError
 
 _BUSY_S = 10.0
+_LEAST_BYTES = 64 << 10
 
 # One entry per schema version, oldest first; the file remembers how many it has seen. Never edit an entry, add one.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -240,4 +242,12 @@ class NodeStore:
         try:
             yield
         except sqlite3.Error as error:
-            raise FedbiomedNodeStoreError(f"cannot use the node's database {self._path}: {error}") from error
+            remedy = "; its disk is full, make room on it" if _is_full(self._path.parent) else ""
+            raise FedbiomedNodeStoreError(f"cannot use the node's database {self._path}: {error}{remedy}") from error
+
+
+def _is_full(folder: Path) -> bool:
+    """Whether a disk has no room even for what sqlite needs to read; sqlite itself calls that an I/O error."""
+    with contextlib.suppress(OSError):
+        return shutil.disk_usage(folder).free < _LEAST_BYTES
+    return False

@@ -12,7 +12,7 @@ from typing import Any
 
 from fedbiomed.common.constants import Phase
 from fedbiomed.common.exceptions import WorkerError
-from fedbiomed.common.messages.message import is_json
+from fedbiomed.common.messages.message import is_json, read_json
 
 MAX_FRAME_BYTES = 160 << 10
 SOURCE_PIECE_BYTES = 64 << 10
@@ -130,8 +130,9 @@ class RoundResult:
 
 
 def task_to_bytes(task: RoundTask) -> bytes:
-    """Write a task."""
-    return json.dumps({field.name: getattr(task, field.name) for field in fields(task)}, separators=(",", ":")).encode()
+    """Write a task; characters as they are, so that it is hardly longer than the order."""
+    content = {field.name: getattr(task, field.name) for field in fields(task)}
+    return json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
 def task_from_bytes(frame: bytes) -> RoundTask:
@@ -152,7 +153,7 @@ def from_bytes(frame: bytes) -> RoundReport | RoundResult | str:
         WorkerError: it is none of them.
     """
     try:
-        message = json.loads(frame)
+        message = read_json(frame)
         kind, content = message["kind"], message["content"]
         if kind == "failed" and isinstance(content, str):
             return content

@@ -36,6 +36,7 @@ from fedbiomed.node.worker_host import FORK, FORK_PRIVATE
 logger = logging.getLogger(__name__)
 _START_S = 300.0  # a first import of torch from a slow disk
 _END_S = 10.0
+_EXIT_S = 2.0
 _MAX_LOG_BYTES = 8 << 20
 _COMMAND = "from fedbiomed.node.worker_host import main; main({})"
 
@@ -247,13 +248,16 @@ class Worker:
 
     def _death_of(self, child: _Child) -> WorkerError:
         host = self._running_host()
-        host.end_child()  # it may have closed its line and live on
+        lives_on = not wait([host.line], _EXIT_S)  # it closed its line; one that ends does so a moment before
+        host.end_child()
         try:
             status = host.event("ended", time.monotonic() + _END_S)["status"]
         except WorkerError:
             self._drop_host()
             return WorkerError("FB314: the training process was lost together with the one that started it, see the log of this node")
         self._forget_child()
+        if lives_on and status == -signal.SIGKILL:
+            return WorkerError("FB314: the plan closed the line from the training process to the node: remove what closes files of others")
         if status >= 0:
             return WorkerError(f"FB314: the training process ended by itself with exit code {status}: remove what ends it from the plan")
         name = signal.Signals(-status).name

@@ -62,11 +62,11 @@ def _carry_out(task: RoundTask, plans: PlanCache, memory_mb: int, line: socket.s
         return to_bytes("failed", reason[:_MAX_REASON] + (_memory_hint(memory_mb) if _is_out_of_memory(error) else ""))
     except MemoryError:
         return to_bytes("failed", "FB314: the round ran out of memory" + _memory_hint(memory_mb))
-    except (SystemExit, KeyboardInterrupt) as error:
-        return to_bytes("failed", f"FB605: plan {task.plan_class} tried to end the process ({type(error).__name__}): remove that call")
     except Exception:  # the process lives on, and what it tells must not carry data
         logger.exception("round %d of %s failed", task.round, task.job_id)
         return to_bytes("failed", "FB300: internal error, see the log of this node")
+    except BaseException as error:  # noqa: BLE001  # SystemExit and its like: a plan may raise anything
+        return to_bytes("failed", f"FB605: plan {task.plan_class} tried to end the process ({type(error).__name__}): remove that call")
 
 
 def _is_out_of_memory(error: BaseException | None) -> bool:

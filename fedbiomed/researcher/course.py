@@ -6,8 +6,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from fedbiomed.common.constants import Phase
-from fedbiomed.common.params import Params
+from fedbiomed.common.constants import ErrorNumbers, Phase
+from fedbiomed.common.exceptions import FedbiomedAggregatorError
+from fedbiomed.common.params import Params, checked_arrays
 from fedbiomed.researcher.history import Point
 from fedbiomed.researcher.job import Job
 from fedbiomed.researcher.round_updates import RoundUpdates
@@ -131,9 +132,11 @@ class CollectedRound:
 
         Raises:
             FedbiomedStrategyError: not enough updates: how many, which nodes, why.
-            FedbiomedAggregatorError: they cannot be aggregated.
+            FedbiomedAggregatorError: they cannot be aggregated, or the result are no parameters, or not finite.
         """
-        return self.step(self.updates.aggregate(self.job))
+        params = self.step(_named_params(self.updates.aggregate(self.job)))
+        checked_arrays(params, "the new global model")
+        return params
 
     def drop_local_models(self) -> None:
         """Remove the nodes' result files; their replies stay, without parameters."""
@@ -165,3 +168,12 @@ class CollectedTest:
         reports = [(self.sizes.get(node, 0), value) for (metric, node), value in last.items() if metric == name]
         total = sum(size for size, _ in reports)
         return sum(size / total * value for size, value in reports) if total else None
+
+
+def _named_params(given: Any) -> Params:
+    """What an aggregator gave, which may be a user's."""
+    if not isinstance(given, Mapping) or not given or not all(isinstance(name, str) for name in given):
+        raise FedbiomedAggregatorError(
+            f"{ErrorNumbers.FB401.value}: an aggregator must return the next parameters, a dict of arrays by name, not {given!r:.80}"
+        )
+    return dict(given)

@@ -125,7 +125,7 @@ class Experiment(KeepsAggregatedModels, ExperimentMerge):
             Rounds really run; fewer than asked for where `stop` ended them.
 
         Raises:
-            FedbiomedExperimentError: something is missing (see `info`), or a round failed; the rounds before it stay.
+            FedbiomedExperimentError: something is missing (see `info`), another thread runs it, or a round failed: those before it stay.
         """
         planned, before = self._planned_rounds(rounds, increase), self._round_current
         with self._shown_progress():
@@ -194,9 +194,9 @@ class Experiment(KeepsAggregatedModels, ExperimentMerge):
         round_ = self._round_current
         trainer, undone = self._trainer, contextlib.ExitStack()
         with self._shown_progress() as progress, undone:
-            for part in (self._aggregator.undone_on_failure(), job.undone_on_failure(round_), trainer.undone_on_failure()):
+            undo = self._records_undone_on_failure(), self._aggregator.undone_on_failure(), job.undone_on_failure(round_)
+            for part in (*undo, trainer.undone_on_failure(), server_optimizer.undone_on_failure(self._agg_optimizer)):
                 undone.enter_context(part)
-            undone.enter_context(server_optimizer.undone_on_failure(self._agg_optimizer))
             job.nodes = sample(strategy, round_, nodes)
             aux = server_optimizer.AuxTotal(self._agg_optimizer)
             updates = undone.enter_context(updates_of(self._secagg, round_, job, self._parts(strategy, aux)))
@@ -231,7 +231,7 @@ class Experiment(KeepsAggregatedModels, ExperimentMerge):
         self._aggregator.check_values(n_updates=1 if is_cut_short else n_updates, training_plan=job.training_plan)
         params = job.training_plan.get_model_params()
         shared = {name: value for name, value in params.items() if self._aggregator.travels(name)}
-        job.staying = frozenset(params.keys() - shared.keys())
+        job.keep_on_nodes(params.keys() - shared.keys())
         return self._aggregator.create_aggregator_args(shared, job.nodes)
 
     def _stepped(self, job: Job, aggregate: Params, aux: server_optimizer.AuxTotal) -> Params:
@@ -271,6 +271,7 @@ class Experiment(KeepsAggregatedModels, ExperimentMerge):
         checks.flag("increase", increase)
         wanted = rounds if rounds is None else checks.count("rounds", rounds, least=1)
         if wanted is not None and increase and self._round_limit is not None:
+            self._ready()  # a call that cannot run anything raises no limit
             self._round_limit = max(self._round_limit, self._round_current + wanted)
         if self._round_limit is None:
             if wanted is None:
@@ -319,7 +320,7 @@ class Experiment(KeepsAggregatedModels, ExperimentMerge):
         return {
             "training_data": self._fds.data() if self._fds else {},
             "training_args": self._training_args.dict(),
-            "model_args": self._model_args,
+            "model_args": job.model_args,
             "training_plan_path": breakpoints.linked(job.training_plan_file, folder, f"model_{self._round_current - 1:04d}.py"),
             "training_plan_class": job.training_plan_name,
             "round_current": self._round_current,
@@ -355,17 +356,18 @@ class Experiment(KeepsAggregatedModels, ExperimentMerge):
             requests, show_progress: as for a new experiment.
 
         Raises:
+            FedbiomedExperimentError: `breakpoint_folder_path` is no path.
             FedbiomedBreakpointError: there is none, files of it are missing or were changed, or it uses a class that is not defined here.
         """
         experiments = (open_config() if requests is None else requests.connection.config).experiments
-        folder = breakpoints.newest(experiments) if breakpoint_folder_path is None else Path(breakpoint_folder_path).absolute()
+        folder = breakpoints.newest(experiments) if breakpoint_folder_path is None else checks.folder(breakpoint_folder_path)
         saved = breakpoints.read(next(reversed(breakpoints.of_experiment(folder)), folder))
         return cls._resumed(saved, experiments, requests, show_progress=show_progress)
 
     @classmethod
     def _resumed(cls, saved: Breakpoint, experiments: Path, requests: Requests | None, *, show_progress: bool) -> Self:
         state = saved.state
-        data = FederatedDataSet(state["training_data"])
+        data, history = FederatedDataSet(state["training_data"]), History.load(state["history"])
         server_checkpoints.load(state.get("checkpointer"), saved.folder)  # refused before anything is made
         experiment = cls(
             tags=state["tags"],
@@ -388,8 +390,8 @@ class Experiment(KeepsAggregatedModels, ExperimentMerge):
         state = settled(state, Path(experiment.experimentation_path()))
         experiment._required_job().load_state_breakpoint(state["job"])
         experiment._aggregated_params = {int(r): AggregatedParams(p["params_path"]) for r, p in state["aggregated_params"].items()}
-        experiment._history = History.load(state["history"])
-        experiment._monitor.restore(experiment._history.points())
+        experiment._history = history
+        experiment._monitor.restore(history.points())
         experiment._round_current = state["round_current"]
         experiment._checkpointer = server_checkpoints.load(state.get("checkpointer"), Path(experiment.experimentation_path()))
         random_states.restore(Path(state["random_states"]))

@@ -59,18 +59,6 @@ def count(argument: str, given: Any, least: int) -> int:
     return given
 
 
-def absent(argument: str, given: Any, what: str) -> None:
-    """What this version does not have may only be left out.
-
-    Raises:
-        FedbiomedExperimentError: it was asked for.
-    """
-    if given is not None and given is not False:
-        raise FedbiomedExperimentError(
-            f"{ErrorNumbers.FB410.value}: {argument} = {given!r:.80} asks for {what}, which this version does not have; leave it out"
-        )
-
-
 def training_data(given: Any) -> FederatedDataSet | None:
     """A data set, also from a dict by node.
 
@@ -147,6 +135,13 @@ def plan_path(given: Any) -> str | None:
     if path.suffix != ".py" or not path.is_file():
         refuse("training_plan_path", given, "the path of an existing file that ends in .py")
     return str(path)
+
+
+def folder(given: Any) -> Path:
+    """The absolute path of a breakpoint's folder, which may not exist."""
+    if not isinstance(given, str | Path) or not str(given).strip():
+        refuse("breakpoint_folder_path", given, "the path of a folder, or None for the last breakpoint")
+    return Path(given).expanduser().absolute()
 
 
 def model_args(given: Any) -> dict[str, Any]:

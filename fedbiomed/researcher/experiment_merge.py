@@ -39,7 +39,8 @@ class ExperimentMerge(ExperimentTrainer):
         refuse_active(self._secagg, "merge_models")
         strategy = checks.merge_strategy(strategy, own)
         round_ = self._round_current
-        with self._shown_progress() as progress, job.undone_on_failure(round_), self._trainer.failures_noted():
+        noted = self._trainer.failures_noted()
+        with self._shown_progress() as progress, noted, self._records_undone_on_failure(), job.undone_on_failure(round_):
 
             def ask(asked: Mapping[str, dict[str, Any]]) -> None:
                 job.nodes = [node_id for node_id in nodes if node_id in asked]
@@ -60,6 +61,7 @@ class ExperimentMerge(ExperimentTrainer):
         self._monitor.set_round(round_, points, Path(self.experimentation_path()), tensorboard=self._tensorboard)
 
     def _ready(self) -> tuple[Job, Strategy, list[str]]:
+        self._require_no_other_run()
         if self._job is None or self._strategy is None or self._fds is None:
             raise FedbiomedExperimentError(
                 f"{ErrorNumbers.FB411.value}: missing {', '.join(self._missing())}; "

@@ -256,7 +256,8 @@ class ExperimentSettings:
 
         Raises:
             FedbiomedUserInputError: an argument is wrong.
-            FedbiomedDPControllerError: `dp_args` are given, and a package for them is not installed: how to install it.
+            FedbiomedTrainingPlanError: the plan of the job cannot be made with them.
+            FedbiomedDPControllerError: `dp_args` do not go with the plan, or a package for them is not installed: how to install it.
         """
         checks.flag("reset", reset)
         return self._take_training_args(checks.training_args(training_args))
@@ -345,7 +346,7 @@ class ExperimentSettings:
         found = self._connected().search(self._tags, self._nodes)
         if not found:
             wanted = f"with the tags {self._tags}" if self._tags else "at all"
-            among = f" among {self._nodes}" if self._nodes else ""
+            among = "" if self._nodes is None else f" among {self._nodes}"
             raise FedbiomedExperimentError(
                 f"{ErrorNumbers.FB416.value}: no node{among} offers a dataset {wanted}; Requests().list() shows what the nodes offer"
             )

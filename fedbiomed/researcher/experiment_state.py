@@ -7,14 +7,15 @@ nothing is imported because it says so.
 import inspect
 import logging
 import sys
-from collections.abc import Mapping
+import uuid
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
 from fedbiomed.common.constants import ErrorNumbers
-from fedbiomed.common.exceptions import FedbiomedBreakpointError, FedbiomedPluginError
-from fedbiomed.common.files import link_or_copy
+from fedbiomed.common.exceptions import FedbiomedBreakpointError, FedbiomedExperimentError, FedbiomedPluginError
+from fedbiomed.common.files import link_or_copy, sha256_of_file
 from fedbiomed.common.plugins import load_class
 from fedbiomed.researcher import aggregators, events, strategies
 from fedbiomed.researcher import experiment_checks as checks
@@ -33,9 +34,9 @@ def restored_aggregator(state: Mapping[str, Any]) -> Aggregator:
     """The aggregator that a breakpoint tells of.
 
     Raises:
-        FedbiomedBreakpointError: its class is not known in this process.
+        FedbiomedBreakpointError: its class is not known in this process, or cannot be made without arguments.
     """
-    aggregator = checks.aggregator(class_of(state, aggregators, Aggregator))
+    aggregator = _made(checks.aggregator, class_of(state, aggregators, Aggregator))
     aggregator.load_state_breakpoint(state)
     return aggregator
 
@@ -46,7 +47,8 @@ def restored_strategy(state: Mapping[str, Any], data: FederatedDataSet) -> Strat
     Raises:
         FedbiomedBreakpointError: its class is not known in this process.
     """
-    strategy = checks.strategy_for(class_of(state, strategies, Strategy), data)  # type: ignore[type-abstract]  # any class of that base
+    chosen = class_of(state, strategies, Strategy)  # type: ignore[type-abstract]  # any class of that base
+    strategy = _made(checks.strategy_for, chosen, data)
     strategy.load_state_breakpoint(state)
     return strategy
 
@@ -59,9 +61,19 @@ def restored_trainer(state: Mapping[str, Any] | None, round_: int) -> ModelTrain
     """
     if state is None:
         return ModelTrainer.plain()
-    trainer = checks.trainer(class_of(state, events, ModelTrainer))
+    trainer = _made(checks.trainer, class_of(state, events, ModelTrainer))
     trainer.load_state_breakpoint(state, round_)
     return trainer
+
+
+def _made(make: Callable[..., T], chosen: type[Any], *args: Any) -> T:
+    try:
+        return make(chosen, *args)
+    except FedbiomedExperimentError as error:
+        raise FedbiomedBreakpointError(
+            f"{ErrorNumbers.FB413.value}: the breakpoint uses {chosen.__name__}, which cannot be made again: {error.__cause__ or error}; "
+            "let its arguments have defaults, and load_state_breakpoint() set what save_state_breakpoint() told"
+        ) from error
 
 
 def folder_to_go_on_in(breakpoint_folder: Path, experiments: Path, name: str) -> str | None:
@@ -95,7 +107,8 @@ def settled(state: State, folder: Path) -> State:
     params = {round_: {"params_path": _at_home(entry["params_path"], folder)} for round_, entry in params.items()}
     replies = [[_with_file_at_home(reply, folder) for reply in replies] for replies in job["training_replies"]]
     current = params.get(str(state["round_current"] - 1), {}).get("params_path")
-    current = current or _at_home(str(Path(job["model_params_path"]).resolve()), folder)  # amid a chain nothing was aggregated
+    if current is None or not _are_equal(Path(current), Path(job["model_params_path"])):  # amid a chain, or they were set by hand
+        current = _at_home(job["model_params_path"], folder, f"aggregated_params_{uuid.uuid4()}.mpk")
     own = {kind: {node_id: _at_home(path, folder) for node_id, path in job.get(kind, {}).items()} for kind in _OF_SINGLE_NODES}
     job = {**job, "training_replies": replies, "model_params_path": current, **own}
     return {**state, "aggregated_params": params, "job": job}
@@ -106,16 +119,21 @@ def _with_file_at_home(reply: Mapping[str, Any], folder: Path) -> dict[str, Any]
     return {**reply, "params_path": path and _at_home(path, folder)}
 
 
-def _at_home(path: str, folder: Path) -> str:
-    target = folder / Path(path).name
+def _at_home(path: str, folder: Path, name: str = "") -> str:
+    target = folder / (name or Path(path).name)
     try:
         if not target.exists():
-            link_or_copy(Path(path), target)
-        elif not target.samefile(path):
+            link_or_copy(Path(path).resolve(), target)
+        elif not _are_equal(target, Path(path)):
             return path  # only the breakpoint's own file was checked
     except OSError as error:
         raise FedbiomedBreakpointError(f"{ErrorNumbers.FB413.value}: cannot link {path} into {folder}: {error}") from error
     return str(target)
+
+
+def _are_equal(one: Path, other: Path) -> bool:
+    """Whether two names are of one file, or of two of the same content: a folder that was copied has no links any more."""
+    return one.samefile(other) or (one.stat().st_size == other.stat().st_size and sha256_of_file(one) == sha256_of_file(other))
 
 
 def class_of(state: Mapping[str, Any], family: ModuleType, base: type[T]) -> type[T]:

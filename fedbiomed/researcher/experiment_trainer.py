@@ -47,14 +47,14 @@ class ExperimentTrainer(ExperimentViews):
 
         Raises:
             FedbiomedTrainerError: the experiment has another trainer, or there is no posterior yet.
+            FedbiomedExperimentError: there is no job, so no model.
         """
-        plan = self.training_plan()
-        if not isinstance(self._trainer, SWAGTrainer) or plan is None:
+        if not isinstance(self._trainer, SWAGTrainer):
             raise FedbiomedTrainerError(
                 f"{ErrorNumbers.FB411.value}: a SWAGTrainer gathers moments of weights, a {type(self._trainer).__name__} does not; make "
                 "the experiment with trainer=SWAGTrainer(...)"
             )
-        return self._trainer.posterior(seed).with_model(plan.model())
+        return self._trainer.posterior(seed).with_model(self._required_job().training_plan.model())
 
     def history_transitions(self) -> "DataFrame":
         """What happened in the training, the oldest first: columns round (rounds done then), event, state and note."""

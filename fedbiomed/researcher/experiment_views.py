@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,7 @@ class ExperimentViews(ExperimentSettings):
         super().__init__(requests)
         self._show_progress = checks.flag("show_progress", show_progress)
         self._progress: Progress | None = None
+        self._runner = 0
         self._aggregated_params: dict[int, AggregatedParams] = {}
         self._history = History()
         self._stop = StopSwitch()
@@ -98,11 +100,16 @@ class ExperimentViews(ExperimentSettings):
         """Path of the file that the nodes get; with `display` its text is printed.
 
         Raises:
-            FedbiomedExperimentError: there is no job.
+            FedbiomedExperimentError: there is no job, or its file is gone.
         """
         is_shown, path = checks.flag("display", display), str(self._required_job().training_plan_file)
         if is_shown:
-            print(Path(path).read_text(encoding="utf-8"))  # noqa: T201
+            try:
+                print(Path(path).read_text(encoding="utf-8"))  # noqa: T201
+            except OSError as error:
+                raise FedbiomedExperimentError(
+                    f"{ErrorNumbers.FB411.value}: cannot read the plan: {error}; set_job() writes it anew"
+                ) from error
         return path
 
     def check_training_plan_status(self) -> Responses:
@@ -132,16 +139,34 @@ class ExperimentViews(ExperimentSettings):
     @contextlib.contextmanager
     def _shown_progress(self) -> Iterator[Progress]:
         """The display of a run; that of one round within it is the same."""
+        self._require_no_other_run()
         if self._progress is not None:
             yield self._progress
             return
         with Progress(is_shown=self._show_progress) as progress:
             self._stop.reset()
-            self._progress = progress
+            self._progress, self._runner = progress, threading.get_ident()
             try:
                 yield progress
             finally:
                 self._progress = None
+
+    def _require_no_other_run(self) -> None:
+        if self._progress is not None and self._runner != threading.get_ident():
+            raise FedbiomedExperimentError(f"{ErrorNumbers.FB411.value}: another thread is running the experiment; stop() ends its run")
+
+    @contextlib.contextmanager
+    def _records_undone_on_failure(self) -> Iterator[None]:
+        """Put what tells of rounds back as it was when the block raises."""
+        done, params, points = self._round_current, dict(self._aggregated_params), self._history.points()
+        try:
+            yield
+        except BaseException:
+            self._round_current, self._aggregated_params = done, params
+            if self._history.points() != points:
+                self._history = History(points)
+                self._monitor.restore(points)
+            raise
 
     def _missing(self) -> list[str]:
         found = {

@@ -1,16 +1,14 @@
 """`Job`: the training part of an experiment. It has one plan, one data set, and the parameters of the moment."""
 
 import contextlib
+import copy
 import logging
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from fedbiomed.common.constants import ErrorNumbers
-from fedbiomed.common.exceptions import FedbiomedJobError, FedbiomedValueError
+from fedbiomed.common.exceptions import FedbiomedValueError
 from fedbiomed.common.messages.training import TrainProgress, TrainRequest
 from fedbiomed.common.params import Params
 from fedbiomed.common.secagg.wire import secagg_of
@@ -32,8 +30,6 @@ __all__ = ["Job", "localJob"]
 logger = logging.getLogger(__name__)
 
 ArgsByNode = Mapping[str, Mapping[str, Any]]
-_NOT_A_FILE = "aggregator_name"
-_MINIMAL = ("training_plan_url", "training_plan_class", "params_url")
 
 
 class Job:
@@ -61,6 +57,8 @@ class Job:
     Raises:
         NameError: there is no plan, or it is not a class or instance.
         FedbiomedTrainingPlanError: the plan does not import, or its model cannot be made.
+        FedbiomedUserInputError, FedbiomedFederatedDataSetError: wrong arguments of training or model, or data.
+        FedbiomedJobError: `keep_files_dir` is no folder, and cannot be made.
         FedbiomedRepositoryError, FedbiomedMessagingError: not reachable. Nothing is left behind in any of these cases.
     """
 
@@ -77,9 +75,9 @@ class Job:
         plan_class = prepared_plan.plan_class_of(training_plan_class, training_plan_path)
         self.id = f"job_{uuid.uuid4()}"
         self.training_plan_name = plan_class.__name__
-        self._training_args = _full(training_args)
-        self._model_args = dict(model_args or {})
-        self._data = FederatedDataSet({}) if data is None else data
+        self._training_args = prepared_plan.full(training_args)
+        self._model_args = prepared_plan.checked_model_args(model_args)
+        self._data = data if isinstance(data, FederatedDataSet) else FederatedDataSet({} if data is None else data)
         self.nodes = self._data.node_ids()
         self.aggregator_args: dict[str, dict[str, Any]] = {}
         self.training_replies: dict[int, Responses] = {}
@@ -106,7 +104,8 @@ class Job:
         self.training_plan_file = str(path)
         self._plan_url = self._files.upload(path)
         self._params_path, self._params_url = self.update_parameters()
-        self.validate_minimal_arguments(self._repository_args(), _MINIMAL)
+        made = {"training_plan_url": self._plan_url, "training_plan_class": self.training_plan_name, "params_url": self._params_url}
+        self.validate_minimal_arguments(made, made)
 
     @property
     def params_path(self) -> str:
@@ -114,13 +113,25 @@ class Job:
         return self._params_path
 
     @property
+    def model_args(self) -> dict[str, Any]:
+        """Arguments with which the plan's model was made, a copy."""
+        return copy.deepcopy(self._model_args)
+
+    @property
     def training_args(self) -> dict[str, Any]:
-        """The training arguments with all defaults, a copy; may be set to a `TrainingArgs` or a dict."""
+        """The training arguments with all defaults, a copy; may be set to a `TrainingArgs` or a dict.
+
+        The plan hears of new ones: if others than those of tests change, its model and its optimizer are made anew, with the parameters of
+        now. Where that raises, everything stays.
+        """
         return self._training_args.dict()
 
     @training_args.setter
     def training_args(self, training_args: TrainingArgs | Mapping[str, Any]) -> None:
-        self._training_args = _full(training_args)
+        full = prepared_plan.full(training_args)
+        if prepared_plan.settings(full) != prepared_plan.settings(self._training_args):
+            prepared_plan.tell(self.training_plan, self._model_args, full)
+        self._training_args = full
 
     def check_training_plan_is_approved_by_nodes(self) -> Responses:
         """Ask every node of the data set what its operator decided about the plan.
@@ -131,13 +142,8 @@ class Job:
             One reply per node that answered: researcher_id, node_id, job_id, success, approval_obligation, status, msg, training_plan_url.
         """
         replies = self.requests.plan_status(self.id, self._files.ref(self._plan_url), self._data.node_ids())
-        responses = Responses()
-        for node_id in self._data.node_ids():
-            reply = replies.get(node_id)
-            logger.info("training plan on node %s: %s", node_id, plan_verdicts.verdict(reply))
-            if reply is not None:
-                responses.append({**plan_verdicts.as_dict(reply), "job_id": self.id, "training_plan_url": self._plan_url})
-        return responses
+        same = {"job_id": self.id, "training_plan_url": self._plan_url}
+        return Responses([{**told, **same} for told in plan_verdicts.told(replies, self._data.node_ids())])
 
     def start_nodes_training_round(  # noqa: PLR0917  the public signature
         self,
@@ -225,6 +231,20 @@ class Job:
         self.node_params.clear()
         return self._params_path, self._params_url
 
+    def keep_on_nodes(self, names: Iterable[str]) -> None:
+        """From now on these parameters do not travel. Others that did not until now are sent again, as the plan's model here has them.
+
+        Raises:
+            FedbiomedRepositoryError: they cannot be uploaded.
+        """
+        staying = frozenset(names)
+        if self.staying - staying:
+            back = prepared_plan.some_params(self.training_plan, self.staying - staying)
+            sent = {**read_result(Path(self._params_path))["model_weights"], **back}
+            path = self._files.dump("aggregated_params", {"researcher_id": self.requests.researcher_id, "model_weights": sent})
+            self._params_path, self._params_url = str(path), self._files.upload_for_round(path)
+        self.staying = staying
+
     def upload_aggregator_args(self, args_thr_msg: ArgsByNode, args_thr_files: ArgsByNode) -> dict[str, dict[str, Any]]:
         """Upload large arguments; a content that several nodes get is uploaded once.
 
@@ -234,7 +254,7 @@ class Job:
         completed = {node_id: dict(args) for node_id, args in args_thr_msg.items()}
         for node_id, args in args_thr_files.items():
             for name, value in args.items():
-                if name != _NOT_A_FILE:
+                if name != "aggregator_name":  # which is small
                     completed.setdefault(node_id, {})[name] = self._files.upload_argument(name, value)
         self.aggregator_args = completed
         return completed
@@ -267,26 +287,25 @@ class Job:
         """Put everything back as it was when the block raises: nodes, their states, replies, parameters; `failures` stay to be read."""
         nodes, states, params = list(self.nodes), self.node_states.save_state_breakpoint(), (self._params_path, self._params_url)
         replies, metrics = self.training_replies.get(round_), self.reported_metrics.get(round_)
-        own = self.node_params.state()
+        own, staying = self.node_params.state(), self.staying
         try:
             yield
         except BaseException:
-            self.nodes = nodes
+            self.nodes, self.staying = nodes, staying
             self.node_states.load_state_breakpoint(states)
             job_state.put_back(self.training_replies, round_, replies)
             job_state.put_back(self.reported_metrics, round_, metrics)
             self._params_path, self._params_url = params
             self.node_params.put_back(own)
-            former = read_result(Path(self._params_path))["model_weights"]
-            prepared_plan.assign(self.training_plan, former, self.staying)  # an upload may have failed after it
+            prepared_plan.put_back(self.training_plan, self._params_path, self.staying)  # an upload may have failed after it
             raise
 
     def save_state_breakpoint(self, breakpoint_path: str | Path) -> dict[str, Any]:
         """Link the job's files into a breakpoint's folder.
 
         Returns:
-            `researcher_id, job_id, model_params_path, training_replies` (a list by round, without parameters), `node_state`, `node_params`,
-            `node_optimizers`, `failures` and `attempts`, with the paths of the links.
+            `researcher_id, job_id, model_params_path, training_replies` (a list by round, without parameters), `node_state`,
+            `node_params`, `node_optimizers`, `failures`, `attempts`, `staying`, with paths in that folder.
         """
         folder = Path(breakpoint_path)
         return {
@@ -299,6 +318,7 @@ class Job:
             "node_optimizers": job_state.linked(self.node_params.optimizers.paths(), folder),
             "failures": {str(round_): reasons for round_, reasons in self.failures.items()},
             "attempts": {str(round_): count for round_, count in self._attempts.items()},
+            "staying": job_state.saved_staying(self.training_plan, self.staying, folder),
         }
 
     def load_state_breakpoint(self, saved_state: Mapping[str, Any]) -> None:
@@ -311,14 +331,18 @@ class Job:
         self.validate_minimal_arguments(saved_state, job_state.KEYS)
         if saved_state["researcher_id"] != self.requests.researcher_id:
             logger.warning("this breakpoint was made by %s; the nodes will know the orders as yours", saved_state["researcher_id"])
-        self.id = saved_state["job_id"]
-        self.training_replies = job_state.loaded_replies(saved_state["training_replies"])
-        self.node_states.load_state_breakpoint(saved_state["node_state"])
+        replies, states = job_state.loaded_replies(saved_state["training_replies"]), NodeStateAgent()
+        states.load_state_breakpoint(saved_state["node_state"])
+        staying, own = job_state.loaded_staying(saved_state), self.training_plan.get_model_params()
+        with self.undone_on_failure(-1):
+            self.training_plan.set_model_params({**own, **staying})
+            self.staying = frozenset(staying)
+            self.update_parameters(filename=saved_state["model_params_path"])
+            self.node_params.set_paths(saved_state.get("node_params", {}))
+            self.node_params.optimizers.set_paths(saved_state.get("node_optimizers", {}))
+        self.id, self.training_replies, self.node_states = saved_state["job_id"], replies, states
         self.failures = {int(round_): dict(reasons) for round_, reasons in saved_state.get("failures", {}).items()}
         self._attempts = {int(round_): count for round_, count in saved_state.get("attempts", {}).items()}
-        self.update_parameters(filename=saved_state["model_params_path"])
-        self.node_params.set_paths(saved_state.get("node_params", {}))
-        self.node_params.optimizers.set_paths(saved_state.get("node_optimizers", {}))
 
     def waiting_for_nodes(self, responses: Responses) -> bool:
         """Whether one of `nodes` has no entry in the responses yet."""
@@ -331,22 +355,11 @@ class Job:
         Raises:
             FedbiomedJobError: which field, and what was found.
         """
-        for field in fields:
-            if field not in obj:
-                raise FedbiomedJobError(f"{ErrorNumbers.FB410.value}: {field} is missing among {', '.join(obj) or 'no fields at all'}")
-            if "url" in field and not _is_url(obj[field]):
-                raise FedbiomedJobError(f"{ErrorNumbers.FB410.value}: {field} must be a URL like http://host/path, not {obj[field]!r:.120}")
+        job_state.require_fields(obj, fields)
 
     def close(self) -> None:
         """Take the job's files out of the repository; those in `keep_files_dir` stay."""
         self._files.discard()
-
-    def _repository_args(self) -> dict[str, str]:
-        return {
-            "training_plan_url": self._plan_url,
-            "training_plan_class": self.training_plan_name,
-            "params_url": self._params_url,
-        }
 
     def _orders(
         self,
@@ -357,17 +370,14 @@ class Job:
         secagg: dict[str, Any] | None,
     ) -> list[TrainRequest]:
         datasets, states = self._data.data(), self.node_states.get_last_node_states()
-        if not self.nodes or not set(self.nodes) <= datasets.keys():
-            raise FedbiomedJobError(
-                f"{ErrorNumbers.FB411.value}: round {round_} asks {self.nodes or 'no node'}, the training data is on "
-                f"{', '.join(datasets) or 'no node at all'}; search again with tags that nodes have"
-            )
+        job_state.require_data(round_, self.nodes, datasets)
         shared, own = self.upload_agg_optimizer_aux_var(optim_aux_var or {})
         self._attempts[round_] = self._attempts.get(round_, -1) + 1
         same: dict[str, Any] = {"round": round_, "attempt": self._attempts[round_], "training": training, "secagg": secagg}
         orders = []
         for node_id in self.nodes:
             small, large = self._files.split_arguments(args.get(node_id, {}))
+            aux = [url for url in (shared, own.get(node_id)) if url is not None]
             order = TrainRequest(
                 **self.requests.stamp(self.requests.connection.config.round_timeout_s),
                 node_id=node_id,
@@ -382,18 +392,8 @@ class Job:
                 model_args=self._model_args,
                 aggregator_args=small,
                 aggregator_files=large,
-                aux_files=tuple(self._files.ref(url) for url in (shared, own.get(node_id)) if url is not None),
+                aux_files=tuple(self._files.ref(url) for url in aux),
             )
             orders.append(order)
-        self.last_msg = {"command": "train", **asdict(orders[-1])}
+        self.last_msg = job_state.told_order(orders[-1], self.node_params.url(self.nodes[-1]) or self._params_url, self._plan_url, aux)
         return orders
-
-
-def _full(training_args: TrainingArgs | Mapping[str, Any] | None) -> TrainingArgs:
-    values = training_args.dict() if isinstance(training_args, TrainingArgs) else training_args
-    return TrainingArgs(values, only_required=False)
-
-
-def _is_url(value: object) -> bool:
-    parts = urlsplit(value) if isinstance(value, str) else None
-    return parts is not None and parts.scheme in ("http", "https") and bool(parts.hostname)

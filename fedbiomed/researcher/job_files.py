@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedbiomed.common.exceptions import FedbiomedRepositoryError
+from fedbiomed.common.constants import ErrorNumbers
+from fedbiomed.common.exceptions import FedbiomedJobError, FedbiomedRepositoryError
 from fedbiomed.common.files import FileRef, sha256_of_file
 from fedbiomed.common.serializer import Serializer
 from fedbiomed.common.transport.transport import EVERYONE, FileStore
@@ -27,6 +28,9 @@ class JobFiles:
         folder: where they lie on this machine; None: a temporary folder that goes with the process.
         readers: ids of the nodes that may fetch them; none: everyone in the federation.
         shelf_bytes: files of past rounds are taken out of the repository together, once they are this much.
+
+    Raises:
+        FedbiomedJobError: there is no such folder, and it cannot be made.
     """
 
     def __init__(
@@ -35,11 +39,9 @@ class JobFiles:
         self.store = store
         self._job_id, self._readers = job_id, tuple(readers) or EVERYONE
         self._is_temporary = folder is None
-        self.folder = Path(tempfile.mkdtemp(prefix="fedbiomed-job-")) if folder is None else Path(folder).absolute()
+        self.folder = Path(tempfile.mkdtemp(prefix="fedbiomed-job-")) if folder is None else _folder(folder)
         if self._is_temporary:
             atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
-        else:
-            self.folder.mkdir(parents=True, exist_ok=True)
         self._refs: dict[str, FileRef] = {}
         self._arguments: dict[str, dict[str, str]] = {}
         self._made: list[Path] = []
@@ -54,9 +56,18 @@ class JobFiles:
         return path
 
     def dump(self, prefix: str, content: object) -> Path:
-        """Write something with the Serializer under a new name."""
+        """Write something with the Serializer under a new name.
+
+        Raises:
+            FedbiomedJobError: the disk refuses it.
+        """
         path = self.new_path(prefix)
-        Serializer.dump(content, path)
+        try:
+            Serializer.dump(content, path)
+        except OSError as error:
+            raise FedbiomedJobError(
+                f"{ErrorNumbers.FB411.value}: cannot write {path}: {error.strerror}; is the disk full or the folder gone?"
+            ) from error
         return path
 
     def upload(self, path: Path) -> str:
@@ -172,3 +183,12 @@ class JobFiles:
             self.store.discard(name)
         except FedbiomedRepositoryError as error:
             logger.warning("files of %s stay in the repository until they age out: %s", name, error)
+
+
+def _folder(given: str | Path) -> Path:
+    try:
+        folder = Path(given).absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+    except (TypeError, OSError) as error:
+        raise FedbiomedJobError(f"{ErrorNumbers.FB411.value}: keep_files_dir {given!r:.200} is no folder to write into: {error}") from error
+    return folder

@@ -1,9 +1,20 @@
 """What nodes say about a training plan, in words."""
 
+import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedbiomed.common.messages.approval import PlanStatusReply
 from fedbiomed.common.messages.failure import ErrorReply
+
+logger = logging.getLogger(__name__)
+
+
+def told(replies: Mapping[str, PlanStatusReply | ErrorReply], nodes: Sequence[str]) -> list[dict[str, Any]]:
+    """The replies of these nodes as users see them; each verdict, and who did not answer, stands in the log too."""
+    for node_id in nodes:
+        logger.info("training plan on node %s: %s", node_id, verdict(replies.get(node_id)))
+    return [as_dict(replies[node_id]) for node_id in nodes if node_id in replies]
 
 
 def as_dict(reply: PlanStatusReply | ErrorReply) -> dict[str, Any]:

@@ -203,6 +203,8 @@ class Requests(metaclass=_OnePerSettings):
         Raises:
             FedbiomedUserInputError: `tags` is not a list of tags, or `nodes` not one of ids.
         """
+        if tags is None:
+            raise refused("tags must be a list of strings, an empty one for any dataset, not None")
         wanted = tuple(_ids("tags", [tags] if isinstance(tags, str) else tags) or ())
         found = self._datasets(SearchRequest(**self.stamp(), tags=wanted), _nodes(nodes))
         counts = ", ".join(f"{len(datasets)} on {node_id}" for node_id, datasets in found.items() if datasets)

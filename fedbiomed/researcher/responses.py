@@ -105,6 +105,9 @@ class TrainingReply(dict[str, Any]):
     def __copy__(self) -> "TrainingReply":
         return self.copy()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TrainingReply, (self._kept(),)
+
     def __repr__(self) -> str:
         return repr(self._kept()) + (f" and in the file: {', '.join(sorted(self._unread))}" if self._unread else "")
 
@@ -137,7 +140,7 @@ def read_result(path: Path) -> dict[str, Any]:
     try:
         record = Serializer.load(path)
     except (FedbiomedError, OSError) as error:
-        raise FedbiomedResponsesError(f"cannot read the result of a node in {path}: {error}") from error
+        raise FedbiomedResponsesError(f"cannot read the parameters in {path}: {error}") from error
     weights = record.get("model_weights") if isinstance(record, dict) else None
     if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights):
         raise FedbiomedResponsesError(f"{path} holds no parameters by name")

@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -77,6 +78,7 @@ class RoundUpdates:
 
         Raises:
             FedbiomedTrainerError: the round is over.
+            FedbiomedStrategyError: the strategy's verdict is neither a number nor a text.
         """
         node_id = str(reply["node_id"])
         if self._is_closed:
@@ -89,13 +91,18 @@ class RoundUpdates:
         if self._is_judged_at_end:
             self._good.append(node_id)
             return
-        verdict = self._strategy.accept(reply)
+        verdict: Any = self._strategy.accept(reply)
+        if isinstance(verdict, bool) or not isinstance(verdict, str | numbers.Real):
+            raise FedbiomedStrategyError(
+                f"{ErrorNumbers.FB402.value}: accept() of {type(self._strategy).__name__} must return by what the reply of {node_id} "
+                f"counts, or the reason why it does not, not {verdict!r:.80}"
+            )
         try:
             if isinstance(verdict, str):
                 self._refused[node_id] = verdict
             else:
                 aux = self._aux.checked(node_id, reply["optim_aux_var"])
-                self._fold(node_id, reply, verdict)
+                self._fold(node_id, reply, float(verdict))
                 self._aux.add(aux)
                 self._good.append(node_id)
         except (AggregationError, FedbiomedOptimizerError, FedbiomedResponsesError) as error:
@@ -137,13 +144,23 @@ class RoundUpdates:
                 f"{ErrorNumbers.FB407.name}: 0 of {len(self._sampled)} nodes answered round {self._round}: {reasons}"
             )
         replies = job.training_replies[self._round]
-        params, weights, _, _ = self._strategy.refine(replies, self._round)
+        params, weights = self._refined(replies)
         for reply in replies:
             if reply["node_id"] in params:
                 self._aggregator.hear(reply["node_id"], reply)
                 self._aux.add(self._aux.checked(reply["node_id"], reply["optim_aux_var"]))
         self._aggregator.hear_measures(self._measures(job, params))
         return self._aggregator.aggregate(params, weights)
+
+    def _refined(self, replies: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], Mapping[str, float]]:
+        """What a strategy's own `refine` chose, by node: parameters and weights."""
+        given: Any = self._strategy.refine(replies, self._round)
+        if not isinstance(given, tuple | list) or len(given) != 4 or not all(isinstance(part, Mapping) for part in given[:2]):
+            raise FedbiomedStrategyError(
+                f"{ErrorNumbers.FB402.value}: refine() of {type(self._strategy).__name__} must return parameters and weights by node, the "
+                f"number of samples, and encryption factors by node, not {given!r:.80}"
+            )
+        return given[0], given[1]
 
     def _measures(self, job: Job, nodes: Iterable[str]) -> dict[str, Sequence[Mapping[str, Any]]]:
         reported = job.reported_metrics.get(self._round, {})
@@ -167,10 +184,12 @@ def sample(strategy: Strategy, round_: int, known: Sequence[str]) -> list[str]:
     Raises:
         FedbiomedStrategyError: none, one twice, or one that has no part in the training data.
     """
-    sampled = list(strategy.sample_nodes(round_))
-    if not sampled or len(set(sampled)) < len(sampled) or not set(sampled) <= set(known):
+    drawn: Any = strategy.sample_nodes(round_)
+    sampled = list(drawn) if isinstance(drawn, Iterable) and not isinstance(drawn, str) else []
+    is_right = all(isinstance(node_id, str) and node_id in known for node_id in sampled)
+    if not sampled or not is_right or len(set(sampled)) < len(sampled):
         raise FedbiomedStrategyError(
             f"{ErrorNumbers.FB402.value}: {type(strategy).__name__} must draw one or more of {list(known)} for round {round_}, "
-            f"it drew {sampled}"
+            f"it drew {drawn!r:.200}; after a change of the training data call set_strategy() and set_job()"
         )
     return sampled

@@ -149,6 +149,13 @@ def test_one_that_fails_does_not_keep_the_others_from_it(tmp_path):
     assert mark_of(latest) == 4
 
 
+def test_a_score_function_that_fails_does_not_either(tmp_path):
+    failing, latest = FunctionCheckpointer(tmp_path, "own", lambda loss, metrics: metrics["F1"]), LatestCheckpointer(tmp_path, "latest")
+    with pytest.raises(KeyError, match="F1"):
+        ClientCheckpointAndStateModule([failing, latest]).maybe_checkpoint(marked(4), 0.0, {}, PRE)
+    assert mark_of(latest) == 4
+
+
 def test_the_modes_have_fixed_values():
     assert (CheckpointMode.PRE_AGGREGATION.value, CheckpointMode.POST_AGGREGATION.value) == ("pre_aggregation", "post_aggregation")
     assert len(CheckpointMode) == 2
@@ -337,3 +344,11 @@ def test_there_is_no_pickle_in_a_file(tmp_path):
     content = Serializer.load(keeper.checkpoint_path)
     assert content["checkpoint_version"] == "1"
     assert content["params"].keys() == {"weight", "bias"}
+
+
+def test_aggregated_arrays_are_loaded_into_a_torch_module(tmp_path):
+    keeper, net = LatestCheckpointer(tmp_path, "aggregated"), nn.BatchNorm1d(1, affine=False)
+    means = {"running_mean": np.array([0.5]), "running_var": np.array([2.0]), "num_batches_tracked": np.array(37.8)}
+    keeper.maybe_checkpoint(means, 0.0, {})
+    keeper.load_checkpoint(net)
+    assert (net.running_mean.item(), net.num_batches_tracked.item()) == (0.5, 38)

@@ -112,7 +112,7 @@ def test_several_numbers_per_sample_give_a_value_each():
         ([1, 2], [1, 2], "ACCURACY", {"bad": 1}, "ACCURACY .* cannot be computed"),
         ([0.5, 1.5], [1, 0], "ACCURACY", {}, "cannot be computed"),
         ([0, 1], [0, 1], "PRECISION", {"average": "none such"}, "cannot be computed"),
-        ([np.nan, 1.0], [0.0, 1.0], "MEAN_SQUARE_ERROR", {}, "cannot be computed"),
+        ([np.nan, 1.0], [0.0, 1.0], "MEAN_SQUARE_ERROR", {}, "1 of the 2 true values are NaN"),
     ],
 )
 def test_what_cannot_be_computed_is_said(true, predicted, name, options, reason):
@@ -123,3 +123,19 @@ def test_what_cannot_be_computed_is_said(true, predicted, name, options, reason)
 def test_a_name_is_not_a_metric():
     with pytest.raises(FedbiomedMetricError, match="one of MetricTypes, not 'ACCURACY'"):
         Metrics().evaluate([1], [1], "ACCURACY")
+
+
+@pytest.mark.parametrize("name", ["ACCURACY", "F1_SCORE", "MEAN_SQUARE_ERROR"])
+@pytest.mark.parametrize("predicted", [np.array([0.2, np.nan, 0.9]), torch.tensor([0.2, float("nan"), 0.9])])
+def test_nan_is_no_prediction_of_class_0(name, predicted):
+    with pytest.raises(FedbiomedMetricError, match=r"FB611.*1 of the 3 predicted values are NaN"):
+        evaluate([0, 1, 1], predicted, name)
+
+
+def test_infinite_scores_are_scores():
+    assert evaluate([0, 1, 1], [-np.inf, 0.4, np.inf], "ACCURACY") == pytest.approx(2 / 3)
+    assert evaluate([0, 1], [[0.0, -np.inf], [-0.7, -0.6]], "ACCURACY") == 1.0  # logarithms of probabilities
+
+
+def test_tensors_of_any_kind_are_compared():
+    assert evaluate(torch.tensor([0.0, 1.0], dtype=torch.bfloat16), torch.tensor([0.25, 0.75], dtype=torch.bfloat16), "ACCURACY") == 1.0

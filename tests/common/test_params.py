@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedbiomed.common.exceptions import AggregationError
-from fedbiomed.common.params import RunningMean, weighted_mean, weighted_sum
+from fedbiomed.common.params import RunningMean, combined, weighted_mean, weighted_sum
 
 
 def test_sets_count_by_their_weights():
@@ -180,3 +180,33 @@ def test_memory_is_one_sum_in_float64_whatever_the_number_of_sets():
         tracemalloc.stop()
     assert mean["w"][0] == 1
     assert peak < 8 * size + 4 * size + 1_000_000
+
+
+@pytest.mark.parametrize("weight", ["1", None, [1]])
+def test_a_weight_is_a_number(weight):
+    with pytest.raises(AggregationError, match="the weight of parameter set 1 must be a number of 0 or more"):
+        weighted_mean([{"w": np.ones(1)}], [weight])
+
+
+def test_a_tensor_that_is_a_conjugate_view_is_averaged():
+    assert weighted_mean([{"w": torch.tensor([1 + 2j]).conj()}, {"w": torch.tensor([3 + 2j])}], [1, 1])["w"].tolist() == [2 + 0j]
+
+
+def test_complex_numbers_among_others_are_refused_and_leave_the_mean_as_it_was():
+    running = RunningMean()
+    running.add({"a": np.ones(1), "b": np.ones(1)}, 1)
+    with pytest.raises(AggregationError, match="parameter 'b' of node_2 is complex, others are not"):
+        running.add({"a": np.full(1, 3.0), "b": np.full(1, 1j)}, 1, "node_2")
+    assert (running.mean()["a"].tolist(), running.count) == ([1.0], 1)
+    with pytest.raises(AggregationError, match="parameter 'w' of term 1 is complex"):
+        combined([(1.0, np.ones(1)), (1.0, np.full(1, 1j))], "w")
+
+
+@pytest.mark.parametrize(
+    "make", [lambda x: np.array([x], np.float16), lambda x: torch.tensor([x], dtype=torch.float16)], ids=["array", "tensor"]
+)
+def test_what_half_precision_cannot_hold_is_refused_and_not_made_infinite(make):
+    assert weighted_sum([{"w": make(30000.0)}], [2])["w"].tolist() == [60000.0]
+    with pytest.raises(AggregationError, match="120000 in 'w' is beyond 65504, the largest float16"):
+        weighted_sum([{"w": make(60000.0)}], [2])
+    assert weighted_sum([{"w": make(0.0)[:0]}], [2])["w"].tolist() == []

@@ -274,3 +274,14 @@ def test_the_validator_of_differential_privacy_stands_alone():
     assert DPArgsValidator.populate_with_defaults({"sigma": 1.0, "clip": 1.0})["type"] == "central"
     with pytest.raises(FedbiomedUserInputError, match="dp_args must be a dict"):
         DPArgsValidator.validate(None)
+
+
+def test_an_extra_scheme_is_a_dict():
+    with pytest.raises(FedbiomedUserInputError, match="extra_scheme must be a dict of rules by key, not 3"):
+        TrainingArgs({}, 3)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, np.float64("-inf")])
+def test_numbers_that_json_has_not_are_told_before_they_travel(value):
+    with pytest.raises(FedbiomedUserInputError, match=r"optimizer_args.*\['betas'\]\[1\] is (nan|-?inf), which cannot travel to the nodes"):
+        TrainingArgs({"optimizer_args": {"betas": [0.9, value]}})

@@ -93,6 +93,7 @@ def test_ratio_one_has_no_training_samples(kind):
     train, test = split(kind, 1.0)
     assert train is None if kind is TORCH else len(train) == 0
     assert sorted(labels(test)) == list(range(10))
+    assert labels(split(kind, 1.0, data=X[:1], target=Y[:1])[1]) == [0]
 
 
 @KINDS
@@ -179,6 +180,22 @@ def test_other_data_are_a_clear_error(kind, data, target):
 def test_text_columns_are_a_clear_error(kind):
     with pytest.raises(FedbiomedDataManagerError, match="not numbers; encode or drop"):
         split(kind, 0.5, data=pd.DataFrame({"a": [1.0] * 10, "b": ["x"] * 10}))
+
+
+@KINDS
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (np.full(10, 1 + 2j), "not numbers"),
+        (pd.DataFrame({"seen": pd.to_datetime(["2020-01-01"] * 10)}), "not numbers"),
+        (np.zeros(10, dtype="m8[s]"), "not numbers"),
+        (np.array(3.0), "a single value"),
+    ],
+    ids=["complex", "dates", "durations", "one value"],
+)
+def test_what_is_no_table_of_numbers_is_not_made_one(kind, data, reason):
+    with pytest.raises(FedbiomedDataManagerError, match=reason):
+        split(kind, 0.0, data=data)
 
 
 @KINDS

@@ -17,7 +17,12 @@ from fedbiomed.common.data import (
     MedicalFolderLoadingBlockTypes,
 )
 from fedbiomed.common.data.datasets.dataset_type import load_type
-from fedbiomed.common.exceptions import FedbiomedDatasetError, FedbiomedDatasetValueError, FedbiomedLoadingBlockError
+from fedbiomed.common.exceptions import (
+    FedbiomedDataLoadingPlanValueError,
+    FedbiomedDatasetError,
+    FedbiomedDatasetValueError,
+    FedbiomedLoadingBlockError,
+)
 from tests.support.medical import write_nifti, write_subjects
 
 SUBJECTS = ["007", "12", "anna"]
@@ -198,6 +203,14 @@ def test_parameters_and_plan_may_come_later(tmp_path, table):
     dataset.clear_dlp()
     with pytest.raises(FedbiomedDatasetError, match="no subject can be used"):
         len(dataset)
+
+
+@pytest.mark.parametrize("folders", ["T1", [], ["../other"], [3], None])
+def test_a_plan_that_maps_to_no_folder_names_is_not_attached(root, folders):
+    dataset = MedicalFolderDataset(root)
+    with pytest.raises(FedbiomedDataLoadingPlanValueError, match="modality 'T1' must be mapped to a list of folder names"):
+        dataset.set_dlp(folder_plan(T1=folders, label=["label"]))
+    assert len(dataset) == len(MedicalFolderDataset(root))
 
 
 def test_a_modality_that_the_plan_does_not_map_is_a_clear_error(root):

@@ -77,6 +77,7 @@ def test_a_minimum_that_cannot_be_had_ends_with_an_error(arguments, message):
         ({"number_of_partitions": 2, "unique_labels": [0, 0], "beta": 1.0}, "each once"),
         ({"number_of_partitions": 2, "unique_labels": [0]}, "either beta or prior_distribution"),
         ({"number_of_partitions": 2, "unique_labels": [0], "beta": 0.0}, "beta must be a number above 0"),
+        ({"number_of_partitions": 2, "unique_labels": [0], "beta": "x"}, "beta must be a number above 0"),
         ({"number_of_partitions": 2, "unique_labels": [0], "prior_distribution": {0: [0.5, 0.4]}}, "that sum to 1 for label 0"),
         ({"number_of_partitions": 2, "unique_labels": [0, 1], "prior_distribution": {0: [0.5, 0.5]}}, "for label 1"),
     ],
@@ -131,7 +132,8 @@ def test_beta_moves_the_inputs_and_iid_nodes_are_alike():
 
 def test_wrong_arguments_of_synthetic_data_are_refused():
     for arguments, message in (
-        ({"alpha": -1}, "alpha"), ({"nodes": 0}, "nodes"), ({"sizes": [3]}, "sizes"), ({"alpha": 1, "iid": True}, "iid"),
+        ({"alpha": -1}, "alpha"), ({"beta": "x"}, "beta"), ({"nodes": 0}, "nodes"),
+        ({"sizes": [3]}, "sizes"), ({"alpha": 1, "iid": True}, "iid"),
     ):  # fmt: skip
         with pytest.raises(FedbiomedValueError, match=message):
             fedprox_synthetic(**arguments)

@@ -3,6 +3,7 @@
 import json
 
 from tests.support.federation import command
+from tests.support.node_cli import here
 
 
 def test_all_hops_to_a_running_network(network):
@@ -19,14 +20,14 @@ def test_all_hops_to_a_running_network(network):
 
 def test_the_hops_that_fail_are_named(network):
     host, port = network.mqtt_address
-    answer = command("doctor", "--broker", f"{host}:{port}", "--repository", f"http://{host}:1")
+    answer = here("doctor", "--broker", f"{host}:{port}", "--repository", f"http://{host}:1")
     assert answer.returncode == 1
     assert "2 of 7 checks failed: repository, clock" in answer.stderr
     assert "-> start it (`fedbiomed network start`" in answer.stdout
 
 
 def test_every_failure_has_a_remedy(tmp_path):
-    answer = command("doctor", "--broker", "127.0.0.1:1", "--repository", "http://127.0.0.1:1", "--json", cwd=tmp_path)
+    answer = here("doctor", "--broker", "127.0.0.1:1", "--repository", "http://127.0.0.1:1", "--json", cwd=tmp_path)
     failed = {finding["check"]: finding["remedy"] for finding in json.loads(answer.stdout) if not finding["ok"]}
     assert list(failed) == ["broker", "login", "repository", "clock"]
     assert all(failed.values())
@@ -34,7 +35,7 @@ def test_every_failure_has_a_remedy(tmp_path):
 
 def test_help_answers_for_every_command():
     for words in ([], ["network", "start"], ["node", "create"], ["experiment", "resume"], ["researcher", "create"], ["doctor"], ["demo"]):
-        answer = command(*words, "--help")
+        answer = here(*words, "--help")
         assert answer.returncode == 0
         assert "fedbiomed" in answer.stdout
 

@@ -13,7 +13,7 @@ from fedbiomed.common.config import NodeConfig, load
 from fedbiomed.demo.processes import Background
 from tests.ground.test_config_ini import NODE, written
 from tests.support.federation import command
-from tests.support.node_cli import without_settings
+from tests.support.node_cli import told_json, without_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 MNIST = ["--tags", "#MNIST,#dataset"]
@@ -95,7 +95,14 @@ def test_the_network_is_forwarded(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    ["run gui start", "run certificate-dev-setup", "run node certificate generate", "node certificate list", "researcher certificate list"],
+    [
+        "run gui start",
+        "run certificate-dev-setup",
+        "run node certificate generate",
+        "node certificate list",
+        "researcher certificate list",
+        "common certificate-dev-setup",
+    ],
 )
 def test_what_has_no_counterpart_says_so(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words.split()) == 2
@@ -104,7 +111,9 @@ def test_what_has_no_counterpart_says_so(words: str, capsys: pytest.CaptureFixtu
     assert "has no counterpart in this release" in lines[0]
 
 
-@pytest.mark.parametrize("words", ["", "run", "run broker", "node", "node -x", "node configuration", "researcher", "run network restart"])
+@pytest.mark.parametrize(
+    "words", ["", "run", "run broker", "node", "node -x", "node configuration", "researcher", "run network restart", "common"]
+)
 def test_nonsense_is_refused(words: str, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="2"):
         translate(words.split(), tmp_path, {})
@@ -119,10 +128,43 @@ def test_the_modules_work_as_before(here: Path) -> None:
     assert (answer.returncode, answer.stdout[:11]) == (0, "no datasets"), answer.stderr
     assert len(answer.stderr.splitlines()) == 1  # which keys of the INI file are not used
     assert (here / "config_two" / "var" / "node.sqlite").is_file()
-    words = [sys.executable, "-m", "fedbiomed.researcher.cli", "certificate", "list"]
-    answer = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, cwd=here, env=env)
-    assert answer.returncode == 2
-    assert "has no counterpart" in answer.stderr
+    for module, *words in (("researcher", "certificate", "list"), ("common", "certificate-dev-setup")):
+        program = [sys.executable, "-m", f"fedbiomed.{module}.cli", *words]
+        answer = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False, cwd=here, env=env)
+        assert answer.returncode == 2
+        assert "has no counterpart" in answer.stderr
+
+
+def test_questions_are_answered_from_a_file_or_a_pipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "patients.csv").write_text("age\n63\n")
+    (tmp_path / "plan.py").write_text("class Plan:\n    pass\n")
+    monkeypatch.chdir(tmp_path)
+
+    def run(words: str, answers: str) -> tuple[int, str, str]:
+        (tmp_path / "answers").write_text(answers)
+        with (tmp_path / "answers").open() as file:
+            monkeypatch.setattr(sys, "stdin", file)
+            code = main(["run", "node", *words.split()])
+        return code, *capsys.readouterr()
+
+    assert run("add", "1\npatients\nheart\n2019-2024\npatients.csv\n")[0] == 0
+    (row,) = told_json("dataset", "list", "--dir", tmp_path / "fbm-node")
+    assert (row["name"], row["tags"], row["description"]) == ("patients", ["heart"], "2019-2024")
+    assert run("add", "2\n\n\n\n.\n")[0] == 0
+    row_of_mnist = told_json("dataset", "list", "--dir", tmp_path / "fbm-node")[1]
+    assert (row_of_mnist["name"], row_of_mnist["tags"]) == ("MNIST", ["#MNIST", "#dataset"])
+    assert run("delete-mnist", "y\n")[0] == 0
+    assert run("register-training-plan", "\n\nplan.py\n")[0] == 0
+    assert run("reject-training-plan", "1\nwrites files\n")[1].endswith(" Rejected\n")
+    for words, answers in (("delete", "1\nn\n"), ("delete-all", "n\n"), ("delete", "")):
+        code, _, errors = run(words, answers)
+        assert (code, errors.splitlines()[-1].endswith("nothing was changed")) == (1, True)
+    words = [sys.executable, "-m", "fedbiomed.node.cli", "--delete"]
+    env = without_settings() | {"PYTHONPATH": str(ROOT)}
+    answer = subprocess.run(words, input="1\ny\n", capture_output=True, text=True, timeout=60, check=False, env=env)
+    assert answer.stdout == f"removed {row['dataset_id']}\n", answer.stderr
 
 
 def test_the_launcher_works_as_before(tmp_path: Path) -> None:

@@ -79,6 +79,11 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
         ("id = 'a'\nbroker_port = 0", "between 1 and 65535"),
         ("id = 'a/b'", "may hold letters"),
         ("id = 'a'\nrepository = 'files'", "must be a URL"),
+        ("id = 'a'\nrepository = 'http://[x'", "must be a URL"),
+        ("id = 'a'\nrepository = 'http://x:99999'", "must be a URL"),
+        ("id = 'a'\nbroker = ' '", "broker is empty"),
+        ("id = 'a'\nconnect_timeout_s = nan", "above 0"),
+        ("id = 'a'\nrequest_timeout_s = -1", "above 0"),
         ("", "'id' is missing"),
         ("id = ", "cannot read"),
     ],
@@ -89,6 +94,23 @@ def test_a_bad_setting_is_named(tmp_path: Path, text: str, part: str) -> None:
     path.write_text(text, encoding="utf-8")
     with pytest.raises(FedbiomedConfigError, match=part):
         config.load(ResearcherConfig, tmp_path, {})
+
+
+@pytest.mark.parametrize(
+    ("setting", "part"),
+    [
+        ("gpu = 'banana'", "auto, none or the number"),
+        ("minimum_samples = -1", "0 or more"),
+        ("worker_memory_mb = -1", "0 or more"),
+        ("worker_time_limit_s = inf", "above 0"),
+    ],
+)
+def test_a_bad_setting_of_a_node_is_named(tmp_path: Path, setting: str, part: str) -> None:
+    path = tmp_path / config.CONFIG_FILE
+    path.parent.mkdir()
+    path.write_text(f"id = 'a'\n{setting}", encoding="utf-8")
+    with pytest.raises(FedbiomedConfigError, match=part):
+        config.load(NodeConfig, tmp_path, {})
 
 
 def test_a_folder_without_component_is_named(tmp_path: Path) -> None:
@@ -103,7 +125,7 @@ def test_a_bad_environment_variable_is_named(tmp_path: Path) -> None:
         config.load(NodeConfig, tmp_path, {"MQTT_BROKER_PORT": "many"})
 
 
-@pytest.mark.parametrize("text", ["", ":1883", "host:", "host:x", "host:70000"])
+@pytest.mark.parametrize("text", ["", ":1883", "host:", "host:x", "host:70000", "::1", "[]:1"])
 def test_a_broker_address_is_checked(text: str) -> None:
     with pytest.raises(FedbiomedConfigError, match="HOST:PORT"):
         config.broker_address(text)
@@ -112,6 +134,7 @@ def test_a_broker_address_is_checked(text: str) -> None:
 def test_a_broker_address_may_leave_out_the_port() -> None:
     assert config.broker_address("host") == ("host", 1883)
     assert config.broker_address("host:99") == ("host", 99)
+    assert config.broker_address("[::1]:99") == ("::1", 99)
 
 
 def test_members_are_found_by_file_name() -> None:

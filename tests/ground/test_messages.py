@@ -78,6 +78,7 @@ def test_every_message_has_a_docstring_of_its_own() -> None:
     [
         ({"round": "0"}, "round must be int"),
         ({"round": True}, "round must be int"),
+        ({"round": 2**63}, "round must be int"),
         ({"training": 1}, "training must be bool"),
         ({"node_id": "a/b"}, "node_id is not an id"),
         ({"node_id": "+"}, "node_id is not an id"),
@@ -117,6 +118,10 @@ def wire(**change: Any) -> bytes:
         (wire(tags=[1]), "tags must be"),
         (wire(issued_at="now"), "issued_at must be float"),
         (wire(issued_at=float("nan")), "not a JSON number"),
+        (wire(issued_at=0).replace(b'"issued_at": 0', b'"issued_at": 1e999'), "not a JSON number"),
+        (wire(issued_at=10**400), "issued_at must be float"),
+        (wire(tags=["a"]).decode().encode("utf-16"), "not JSON"),
+        (wire(tags=["X"]).replace(b"X", b"\xed\xa0\x80"), "not JSON"),
     ],
 )
 def test_what_is_not_a_message_is_refused(payload: bytes, part: str) -> None:
@@ -152,6 +157,12 @@ def test_defaults_may_be_left_out() -> None:
     reply = codec.decode(json.dumps(payload).encode())
     assert isinstance(reply, DatasetsReply)
     assert (reply.part, reply.parts) == (0, 1)
+
+
+def test_half_a_character_becomes_a_question_mark() -> None:
+    search = codec.decode(wire(tags=["a\ud800", "\U0001f600"]))
+    assert isinstance(search, SearchRequest)
+    assert search.tags == ("a?", "\U0001f600")
 
 
 @settings(max_examples=2000, deadline=None, derandomize=True)

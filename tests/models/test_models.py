@@ -163,6 +163,8 @@ def test_shared_parameters_keep_both_names():
     module = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
     module[1].weight = module[0].weight
     assert set(TorchModel(module).get_weights(with_buffers=False)) == {"0.weight", "1.weight"}
+    # else the researcher's optimizer would step one of them, and the other, loaded after it, would undo that
+    assert set(TorchModel(module).get_weights(only_trainable=True)) == {"0.weight", "1.weight"}
 
 
 def test_weights_without_axes_travel():
@@ -186,6 +188,23 @@ def test_weights_keep_their_type_in_the_model():
     assert (state["0.weight"].dtype, state["1.num_batches_tracked"].dtype) == (torch.float32, torch.int64)
 
 
+@pytest.mark.parametrize("make", [torch.tensor, np.array])
+def test_a_mean_of_integers_is_rounded_and_one_of_booleans_is_true_from_a_half_on(make):
+    model = TorchModel(nn.Linear(1, 1))
+    model.model.register_buffer("seen", torch.tensor([0, 0, 0]))
+    model.model.register_buffer("mask", torch.tensor([False, False, True, True]))
+    with_means = {"seen": make([2.9996, 37.5, 3.2]), "mask": make([0.25, 0.5, 0.49, 1.0])}
+    model.set_weights({**model.get_weights(), **with_means})
+    assert model.model.seen.tolist() == [3, 38, 3]
+    assert model.model.mask.tolist() == [False, True, False, True]
+
+
+def test_torch_weights_may_come_in_any_order_of_bytes():
+    model = torch_model()
+    model.set_weights({**model.get_weights(), "2.bias": np.array([2.5], dtype=">f4")})
+    assert model.model[2].bias.item() == 2.5
+
+
 def test_torch_prediction_has_no_gradient_and_is_an_array():
     predicted = torch_model().predict(torch.ones(5, 2))
     assert isinstance(predicted, np.ndarray)
@@ -206,6 +225,15 @@ def test_torch_file_runs_nothing(tmp_path):
         torch_model().reload(tmp_path / "model")
 
 
+def test_a_torch_file_of_which_a_part_fits_leaves_all_as_it_was(tmp_path):
+    other, model = TorchModel(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))), TorchModel(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1)))
+    before = model.get_weights()
+    other.export(tmp_path / "model")
+    with pytest.raises(FedbiomedModelError, match=r"size mismatch for 1\.weight"):
+        model.reload(tmp_path / "model")
+    assert same(model.get_weights(), before)
+
+
 # --- scikit-learn
 
 
@@ -223,3 +251,15 @@ def test_sklearn_weights_must_be_the_two(extra):
         del weights["intercept_"]
     with pytest.raises(FedbiomedModelError, match="the parameters of this model are intercept_, coef_"):
         model.set_weights(weights)
+
+
+def test_a_reloaded_sklearn_model_is_trained_by_the_hyper_parameters_it_shows(tmp_path):
+    other = SGDRegressorModel(SGDRegressor(learning_rate="constant", eta0=0.5), 1)
+    other.train(np.ones((1, 1)), np.ones(1))  # from 0, eta0 times the error of 1
+    other.export(tmp_path / "model")
+    model = SGDRegressorModel(SGDRegressor(learning_rate="constant", eta0=0.25, penalty=None), 1)
+    model.reload(tmp_path / "model")
+    assert (model.get_weights()["coef_"].tolist(), model.steps) == ([0.5], 2.0)
+    model.set_weights({"coef_": [0.0], "intercept_": [0.0]})
+    model.train(np.ones((1, 1)), np.ones(1))
+    assert model.get_weights()["coef_"].tolist() == [model.model.eta0] == [0.25]

@@ -53,3 +53,9 @@ def test_a_prefix_ends_at_a_dot_and_one_entry_may_be_mapped():
 def test_wrong_arguments_are_refused(arguments, message):
     with pytest.raises(FedbiomedModelError, match=message):
         warm_up(*arguments)
+
+
+def test_a_mean_of_counts_is_rounded():
+    model = nn.BatchNorm1d(1)
+    assert warm_up(model, {"num_batches_tracked": torch.tensor(37.8)}) == 1
+    assert model.num_batches_tracked.item() == 38

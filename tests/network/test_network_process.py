@@ -7,8 +7,12 @@ import subprocess
 import pytest
 import requests
 
+from fedbiomed.common.exceptions import FedbiomedNetworkError
 from fedbiomed.common.transport.http import HttpFileStore
 from fedbiomed.demo.processes import fedbiomed
+from fedbiomed.network.running import held, stop
+from fedbiomed.network.serve import RepositoryServer
+from tests.conftest import network_config
 
 
 class Started:
@@ -64,3 +68,36 @@ def test_it_does_not_listen_to_the_world(tmp_path):
     assert answer.returncode == 1
     assert len(answer.stderr.strip().splitlines()) == 1
     assert "loopback" in answer.stderr or "127.0.0.1" in answer.stderr
+
+
+def test_a_folder_that_cannot_be_used_is_told(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(FedbiomedNetworkError, match="cannot write the folder"), held(network_config(tmp_path / "file")):
+        pass
+    with pytest.raises(FedbiomedNetworkError, match="no network runs in"):
+        stop(tmp_path / "file", 1)
+    (tmp_path / "var").mkdir()
+    (tmp_path / "var" / "catalogue.sqlite").write_text("nonsense")
+    with pytest.raises(FedbiomedNetworkError, match="file is not a database"), RepositoryServer(network_config(tmp_path)):
+        pass
+    (tmp_path / "n" / "var").mkdir(parents=True)
+    (tmp_path / "n" / "var" / "files").touch()
+    with pytest.raises(FedbiomedNetworkError, match="Not a directory"), RepositoryServer(network_config(tmp_path / "n")):
+        pass
+
+
+def test_the_secret_of_the_tokens_is_its_user_s(tmp_path):
+    with RepositoryServer(network_config(tmp_path)):
+        assert {oct(path.stat().st_mode & 0o777) for path in (tmp_path / "var").glob("catalogue.sqlite*")} == {"0o600"}
+
+
+def test_what_is_no_storage_is_told(tmp_path):
+    with pytest.raises(FedbiomedNetworkError, match="no kind of storage"), RepositoryServer(network_config(tmp_path, storage="storage")):
+        pass
+
+
+def test_a_network_that_is_just_starting_is_not_stopped(tmp_path):
+    with held(network_config(tmp_path)):
+        (tmp_path / "var" / "network.lock").write_text("")
+        with pytest.raises(FedbiomedNetworkError, match="is just starting"):
+            stop(tmp_path, 1)

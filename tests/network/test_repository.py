@@ -2,8 +2,10 @@
 
 import hashlib
 import http.client
+import http.server
 import random
 import socket
+import threading
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -53,6 +55,13 @@ def test_without_a_token_nothing_is_served(server):
 @pytest.mark.parametrize("component", [None, "", "../x", "a b", 3, ["a"], "x" * 200])
 def test_a_token_is_for_an_id(server, component):
     assert requests.post(f"{server.url}/v1/tokens", json={"component": component}, timeout=5).status_code == 422
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b'"x"', b"1e999", b"[" * 100_000, b'{"component":' * 50_000, b"\xff"])
+def test_a_question_for_a_token_that_is_no_object_is_refused(server, content):
+    answer = requests.post(f"{server.url}/v1/tokens", data=content, headers={"Content-Type": "application/json"}, timeout=5)
+    assert answer.status_code == 422
+    assert "not the id of a component" in answer.json()["error"]
 
 
 @pytest.mark.parametrize("key", ["..%2f..%2fetc%2fpasswd", "0" * 31, "0" * 33, "G" * 32, "%00" * 16, "0" * 32])
@@ -201,6 +210,44 @@ def test_an_unreachable_repository_is_named(tmp_path):
         store.get(FileRef(key="0" * 32, sha256="0" * 64, size=1), tmp_path / "b")
 
 
+class Lying(http.server.BaseHTTPRequestHandler):
+    """A repository that says 3 bytes and sends a million, in a chunk that the length does not count."""
+
+    def do_POST(self) -> None:
+        self.answer({"Content-Length": "14"}, b'{"token": "x"}')
+
+    def do_GET(self) -> None:
+        self.answer({"Content-Length": "3", "Transfer-Encoding": "chunked"}, b"f4240\r\n" + bytes(1_000_000) + b"\r\n0\r\n\r\n")
+
+    def answer(self, headers: dict[str, str], body: bytes) -> None:
+        self.send_response(200)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        with suppress(OSError):  # the client had enough
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_a_repository_that_sends_more_than_it_says_is_not_listened_to(tmp_path: Path):
+    ref = FileRef(key="0" * 32, sha256="0" * 64, size=3)
+    with http.server.HTTPServer(("127.0.0.1", 0), Lying) as lying:
+        serving = threading.Thread(target=lying.serve_forever)
+        serving.start()
+        try:
+            with (
+                HttpFileStore(f"http://127.0.0.1:{lying.server_port}", "node_a") as store,
+                pytest.raises(FileStoreError, match="more than"),
+            ):
+                store.get(ref, tmp_path / "b")
+        finally:
+            lying.shutdown()
+            serving.join(5)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_settings_are_kept_and_checked(tmp_path: Path):
     config = NetworkConfig(root=tmp_path.absolute(), mqtt_port=1999, max_age_s=5.0)
     save_network(config)
@@ -210,6 +257,9 @@ def test_settings_are_kept_and_checked(tmp_path: Path):
         ("colour = 1", "unknown setting 'colour'"),
         ("quota_bytes = 'x'", "quota_bytes"),
         ("http_port = 70000", "70000"),
+        ("max_age_s = nan", "max_age_s = nan must be"),
+        ("token_age_s = inf", "token_age_s = inf must be"),
+        ("min_free_bytes = -1", "0 or more"),
         ("x", "read"),
     ):
         (tmp_path / "etc" / "config.toml").write_text(line, encoding="utf-8")

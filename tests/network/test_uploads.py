@@ -105,6 +105,14 @@ def test_what_was_changed_on_its_way_is_dropped_and_sent_again(ask, upload):
     assert ask("GET", f"/v1/files/{key}").content == content
 
 
+def test_a_first_part_that_follows_something_else_is_refused(upload):
+    content, _, send = upload
+    answer = send(0, content, **{"X-Sha256": "0" * 64})
+    assert answer.status_code == 409
+    assert "go on from 0" in answer.json()["error"]
+    assert send(0, content).json() == {"offset": 300}
+
+
 @pytest.mark.parametrize("header", ["X-Offset", "X-Sha256"])
 @pytest.mark.parametrize("value", ["", "-1", "1e3", "x" * 64, "9" * 30])
 def test_a_part_with_a_wrong_header_is_refused(upload, header, value):
@@ -179,27 +187,36 @@ def test_a_file_that_changes_while_it_is_sent_is_not_kept(server, tmp_path):
 
 
 class Started:
-    """A repository process in a folder; one that ends at once, as where its port is not free yet, is started again, twice at most."""
+    """A repository process in a folder."""
 
     def __init__(self, folder, port: int) -> None:
         save_network(NetworkConfig(root=folder, share_disk=False))
         command = fedbiomed("network", "start", "--dir", str(folder), "--no-broker", "--http-port", str(port))
-        reasons = []
-        while len(reasons) < 3:
-            with (folder / "stderr.txt").open("w+", encoding="utf-8") as log:
-                self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
-                said = self.process.stdout.readline()
-                if "http=" in said:
-                    self.url = said.split("http=")[1].strip()
-                    return
-                self.process.communicate(timeout=20)
-                log.seek(0)
-                reasons.append(f"{said!r}, exit {self.process.returncode}: {log.read()}")
-        raise AssertionError("\n".join(reasons))
+        with (folder / "stderr.txt").open("w+", encoding="utf-8") as log:
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+            said = self.process.stdout.readline()
+            assert "http=" in said, (self.process.wait(20), (folder / "stderr.txt").read_text(encoding="utf-8"))
+        self.url = said.split("http=")[1].strip()
 
     def end(self, number: int) -> None:
         self.process.send_signal(number)
         self.process.communicate(timeout=20)
+
+
+def test_a_line_fails_once_however_much_passes_while_it_fails(server):
+    """A client that connects again at once must not have the repository killed a second time."""
+    calls, again = [], threading.Event()
+
+    def on_fault() -> None:
+        calls.append(1)
+        assert requests.get(f"{line.url}/v1/health", timeout=5).ok
+        again.set()
+
+    with FaultyLine(server.url, "up", 10, on_fault=on_fault) as line:
+        with pytest.raises(requests.ConnectionError):
+            requests.get(f"{line.url}/v1/health", timeout=5)
+        assert again.wait(5)
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize("direction", ["up", "down"])
@@ -304,6 +321,24 @@ def test_an_upload_that_nobody_goes_on_with_is_forgotten(tmp_path):
         shelf.announce(owner="node_b", experiment="", readers=(), size=3)
         assert (catalogue.find(old.key), catalogue.find(kept.key)) == (None, kept)
     assert not (tmp_path / "growing" / old.key).exists()
+
+
+def test_an_upload_that_goes_on_for_long_is_not_forgotten(tmp_path):
+    with Catalogue(tmp_path / "c.sqlite") as catalogue:
+        shelf = shelf_of(tmp_path, catalogue)
+        catalogue.add(Entry(key="0" * 32, owner="node_a", experiment="", readers=(), size=3, used_at=time.time() - 90_000))
+        assert shelf.append(catalogue.find("0" * 32), 0, sha256(b""), iter([b"ab"])) == 2
+        shelf.announce(owner="node_b", experiment="", readers=(), size=3)
+        assert shelf.append(catalogue.find("0" * 32), 2, sha256(b"ab"), iter([b"c"])) == 3
+
+
+def test_a_disk_without_room_for_the_catalogue_is_said(tmp_path):
+    with Catalogue(tmp_path / "c.sqlite") as catalogue:
+        shelf = shelf_of(tmp_path, catalogue)
+        catalogue._run("PRAGMA max_page_count = 1")  # as many as there are now
+        with pytest.raises(Refusal, match="disk is full") as refused:
+            shelf.announce(owner="node_a", experiment="", readers=("x" * 100,) * 10_000, size=3)
+        assert refused.value.status == 507
 
 
 def test_a_file_in_use_does_not_age(tmp_path):

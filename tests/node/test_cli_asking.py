@@ -22,7 +22,7 @@ def site(tmp_path: Path) -> Path:
 
 
 def test_a_dataset_is_added_and_removed_by_answers(site: Path, tmp_path: Path) -> None:
-    answers = ["nine", "1", "patients.csv", "Patients", "heart, 2024", "seen in spring"]
+    answers = ["nine", "1", "Patients", "heart, 2024", "seen in spring", "patients.csv"]
     session = at_terminal(["node", "dataset", "add", "--dir", site], answers, cwd=tmp_path)
     assert session.returncode == 0, session.screen
     assert "  1)  csv\n" in session.screen
@@ -49,7 +49,7 @@ def test_plans_are_chosen_from_a_list(site: Path, tmp_path: Path) -> None:
     assert "return 1" in told("plan", "view", one, "--dir", site)
     assert at_terminal(["node", "plan", "delete", "--dir", site, "--yes"], ["2"]).returncode == 0
     (tmp_path / "four.py").write_text(PLAN.replace("1", "4"))
-    assert at_terminal(["node", "plan", "register", "--dir", site], [str(tmp_path / "four.py"), "", "fourth"]).returncode == 0
+    assert at_terminal(["node", "plan", "register", "--dir", site], ["", "fourth", str(tmp_path / "four.py")]).returncode == 0
     rows = told_json("plan", "list", "--dir", site)
     assert [(row["name"], row["description"]) for row in rows] == [("one", ""), ("four", "fourth")]
 

@@ -2,15 +2,18 @@
 
 import fcntl
 import json
+import logging
 import re
 import sqlite3
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
 from fedbiomed.cli.main import main
-from fedbiomed.cli.node_output import printable
+from fedbiomed.cli.node_output import LineFormatter, printable
 from tests.conftest import Addresses
 from tests.ground.test_config_ini import NODE, written
 from tests.support.federation import command
@@ -36,6 +39,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a node that has one dataset, and with files beside it; for tests that change nothing."""
     folder = tmp_path_factory.mktemp("filled")
     (folder / "headless.csv").write_text("63,70.5\n51,60\n")
+    (folder / "loop").symlink_to("loop")
     told("create", "--dir", folder / "site")
     table = write_table(folder)
     told("dataset", "add", "--dir", folder / "site", "--type", "csv", "--path", table, "--name", "first", "--tags", "taken,too")
@@ -71,6 +75,7 @@ def test_create_writes_what_it_was_told(tmp_path: Path) -> None:
     found = settings(site)
     assert (found["id"], found["broker"], found["broker_port"]) == (made["id"], "mq.example.org", 1884)
     assert {path.name for path in site.iterdir()} == {"etc", "var", "log"}
+    assert {oct((site / name).stat().st_mode & 0o777) for name in ("var", "log")} == {"0o700"}
 
 
 def test_create_has_safe_defaults_and_a_default_folder(tmp_path: Path) -> None:
@@ -175,6 +180,11 @@ ADD = {"--type": "csv", "--path": "patients.csv", "--name": "n", "--tags": "t"}
         ({"--path": "."}, "is a folder; a csv dataset is one file"),
         ({"--type": "default"}, "is a file; a dataset of this type is a folder"),
         ({"--type": "dicom"}, "no dataset type 'dicom'; there are csv, default"),
+        ({"--path": "loop"}, "is no path that can be used: Symlink loop"),
+        ({"--path": "~nobody_of_this_name/x"}, "this machine has no such user"),
+        ({"--path": "x" * 300}, "is no path that can be used"),
+        ({"--path": "M\udcfcller.csv"}, "'M\\udcfcller.csv' is not UTF-8"),
+        ({"--name": "\udcfc"}, "is not UTF-8"),
         ({"--tags": "taken"}, "FB322: tags taken conflict"),
         ({"--tags": " , "}, "has 1 to 32 tags"),
         ({"--name": None}, "a dataset needs --name"),
@@ -200,6 +210,13 @@ def test_a_wrong_dataset_is_refused_and_changes_nothing(filled: Path, change: di
         ('{"path": "x", "data_type": "csv", "name": "n", "tags": "a", "colour": 1}', "unknown ['colour']"),
         ('{"path": "$UNSET_HERE/x", "data_type": "csv", "name": "n", "tags": "a"}', "UNSET_HERE, which is not set"),
         ('{"path": "x", "data_type": "csv", "name": "n", "tags": "a"}', "/site/x is not there"),
+        ('{"path": "a\\u0000b", "data_type": "csv", "name": "n", "tags": "a"}', "is no path that can be used: embedded null byte"),
+        ('{"path": "inside.csv", "data_type": "csv", "name": "\\ud800", "tags": "a"}', "the name of a dataset is a text"),
+        ('{"path": "inside.csv", "data_type": "csv", "name": "n", "tags": "\\ud800"}', "tags are a list of texts"),
+        (
+            '{"path": "x", "data_type": "csv", "name": "n", "tags": "a", "dataset_parameters": {"k": "\\ud800"}}',
+            "dataset_parameters is an object of JSON values",
+        ),
     ],
 )
 def test_a_wrong_description_file_is_refused(filled: Path, tmp_path: Path, content: str, reason: str) -> None:
@@ -245,7 +262,8 @@ def test_plans_are_registered_shown_decided_and_deleted(site: Path, tmp_path: Pa
 
 def test_a_wrong_plan_is_refused_and_changes_nothing(site: Path, tmp_path: Path) -> None:
     file = tmp_path / "plan.py"
-    for text, reason in (("def (", "is not Python"), ("x = 1", "defines no class")):
+    nested = "class A:\n def f(self, x):\n  if x == 0: pass\n" + "  elif x: pass\n" * 600  # it can be parsed, but not dumped
+    for text, reason in (("def (", "is not Python"), ("x = 1", "defines no class"), (nested, "too deeply nested")):
         file.write_text(text)
         assert reason in refused("plan", "register", file, "--dir", site)
     assert told_json("plan", "list", "--dir", site) == []
@@ -257,6 +275,11 @@ def test_a_plan_cannot_hide_text_from_its_reader(site: Path, tmp_path: Path) -> 
     plan_id = told("plan", "register", file, "--dir", site, "--name", "a\x1b[31m").split()[0]
     assert told("plan", "view", plan_id, "--dir", site).endswith(r"x = '\x1b[2K\u202e'")
     assert r"a\x1b[31m" in told("plan", "list", "--dir", site)
+
+
+def test_a_record_of_the_log_is_one_line() -> None:
+    record = logging.makeLogRecord({"msg": "cancelled: %s", "args": ("x\n2026-01-01 INFO all is well\x1b[2J",)})
+    assert LineFormatter("%(message)s").format(record) == "cancelled: x\\n2026-01-01 INFO all is well\\x1b[2J"
 
 
 def test_text_stays_readable() -> None:
@@ -322,6 +345,27 @@ def test_the_doctor_is_content_with_a_healthy_node(site: Path, network: Addresse
     lines = told("doctor", "--dir", site, MQTT_BROKER=host, MQTT_BROKER_PORT=str(port), UPLOADS_URL=network.http_url).splitlines()
     assert len(lines) == 11
     assert all(line.startswith("ok ") for line in lines)
+
+
+def test_a_wrong_command_line_is_one_line(site: Path) -> None:
+    for words in (("dataset", "bogus"), ("create", "--broker"), ("dataset", "budget", "x", "--epsilon", "a\x1b[31m"), ()):
+        answer = node(*words)
+        assert answer.returncode == 2
+        assert len(answer.stderr.splitlines()) == 1
+        assert answer.stderr.startswith("fedbiomed: ")
+        assert "\x1b" not in answer.stderr
+
+
+def test_an_error_is_one_line_whatever_it_quotes(site: Path) -> None:
+    assert refused("plan", "view", "a\x1b[2J\nb", "--dir", site)
+    assert "'a\\x1bb'" in refused("dataset", "remove", "a\x1bb", "--dir", site)
+
+
+def test_a_terminal_that_has_no_umlauts_shows_their_numbers(tmp_path: Path) -> None:
+    told("create", "--dir", tmp_path / "s", "--name", "Klinikum Süd")
+    command = [sys.executable, "-m", "fedbiomed", "node", "status", "--dir", str(tmp_path / "s")]
+    answer = subprocess.run(command, capture_output=True, env=without_settings() | {"PYTHONIOENCODING": "ascii"}, timeout=30, check=True)
+    assert b"Klinikum S\\xfcd" in answer.stdout
 
 
 def test_start_refuses_a_device_that_is_none(site: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fedbiomed.demo.processes import Background
+from fedbiomed.demo.processes import Background, each_at_once
 from tests.conftest import Addresses
 from tests.support.node_cli import refused, told, told_json
 
@@ -33,3 +33,10 @@ def test_a_node_runs_from_ready_to_the_signal(site: Path, tmp_path: Path) -> Non
     log = (site / "log" / "node.log").read_text()
     assert f"node {node_id} stops" in log
     assert "ERROR" not in log
+
+
+def test_the_demo_s_commands_are_not_sent_elsewhere_by_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told("create", "--dir", tmp_path / "site")
+    monkeypatch.setenv("CONFIG_FILE", "another.ini")
+    monkeypatch.setenv("FBM_FEDERATION", "no/federation")
+    each_at_once([["node", "status", "--dir", str(tmp_path / "site")]])

@@ -4,6 +4,7 @@ import contextlib
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -209,6 +210,30 @@ def test_a_broker_that_is_not_there_is_waited_for(tmp_path, caplog):
     waiting = [record.message for record in caplog.records if record.message.startswith("waiting for broker")]
     assert waiting
     assert f"127.0.0.1:{port}" in waiting[0]
+
+
+def test_a_broker_that_refuses_the_node_is_told_once_and_asked_again(tmp_path, caplog):
+    asked = threading.Semaphore(0)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def refuse() -> None:
+            with contextlib.suppress(OSError):  # the listener was shut
+                while True:
+                    with listener.accept()[0] as line:
+                        line.recv(1000)
+                        line.send(b"\x20\x02\x00\x05")  # CONNACK, not authorised
+                    asked.release()
+
+        refusing = threading.Thread(target=refuse)
+        refusing.start()
+        config = node_config(tmp_path / "node", broker="127.0.0.1", broker_port=listener.getsockname()[1])
+        with in_thread(config, until_ready=False) as (ready, errors):
+            assert all(asked.acquire(timeout=20) for _ in range(4))
+            assert not ready.is_set()
+        listener.shutdown(socket.SHUT_RDWR)
+        refusing.join(5)
+    assert errors == []
+    assert sum("refused us: Not authorized" in record.message for record in caplog.records if "transport" in record.name) == 1
 
 
 def test_a_node_that_waits_can_be_stopped(tmp_path):

@@ -203,6 +203,16 @@ def test_data_that_has_gone_is_told_without_its_path(registry: DatasetRegistry, 
     assert str(table.parent) not in str(caught.value)
 
 
+def test_data_that_cannot_be_looked_at_is_told(registry: DatasetRegistry, table: Path) -> None:
+    row = registry.add(name="patients", data_type="csv", tags=["a"], path=table)
+    with registry._store.transaction() as connection:
+        connection.execute(
+            "UPDATE datasets SET path = ?", ("/" + "x" * 300,)
+        )  # as a folder that may not be read: the system refuses to look
+    with pytest.raises(FedbiomedDatasetManagerError, match="FB313: the data of dataset 'patients'"):
+        registry.get(row["dataset_id"])
+
+
 def test_an_unknown_id_is_told(registry: DatasetRegistry) -> None:
     for ask in (registry.get, registry.remove):
         with pytest.raises(FedbiomedDatasetManagerError, match="FB313: this node has no dataset 'dataset_x'"):

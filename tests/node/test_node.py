@@ -16,14 +16,12 @@ from fedbiomed.common.messages.discovery import DatasetsReply, PingReply, PingRe
 from fedbiomed.common.messages.presence import BootProbe, Hello, Presence
 from fedbiomed.common.messages.training import OrderAccepted, OrderCancelled, OrderGot, TrainProgress, TrainReply
 from fedbiomed.common.serializer import Serializer
-from fedbiomed.common.transport.memory_bus import MemoryBroker, MemoryBus
-from fedbiomed.common.transport.memory_store import MemoryFiles, MemoryFileStore
+from fedbiomed.common.transport.memory_bus import MemoryBus
+from fedbiomed.common.transport.memory_store import MemoryFileStore
 from fedbiomed.node.approval import PlanRegistry
-from fedbiomed.node.datasets import DatasetRegistry
 from fedbiomed.node.orders import OrderBook
-from fedbiomed.node.store import NodeStore
-from tests.support.node_site import PLAN, Site, marking, slow_plan
-from tests.support.orders import ARGS, RESEARCHER, Asker, node_config, nowhere, plan_source, train_request, write_line
+from tests.support.node_site import PLAN, made_site, marking, slow_plan
+from tests.support.orders import ARGS, RESEARCHER, Asker, nowhere, plan_source, train_request
 
 LINE_OF_PROGRESS = (
     "history_monitor.add_scalar(metric={'Loss': float(i)}, iteration=i, epoch=1, train=True, test=False, test_on_local_updates=False,"
@@ -33,13 +31,8 @@ LINE_OF_PROGRESS = (
 
 @pytest.fixture
 def site(tmp_path, shared_worker):
-    broker, shared = MemoryBroker(), MemoryFiles()
-    config = node_config(tmp_path / "node")
-    with NodeStore(config.database) as store, MemoryBus(broker, RESEARCHER) as bus:
-        bus.connect(5)
-        dataset = DatasetRegistry(store).add(name="line", data_type="csv", tags=["line"], path=write_line(tmp_path / "line.csv"))
-        asker = Asker(bus, MemoryFileStore(shared, RESEARCHER), config.id, tmp_path / "asker")
-        yield Site(config, broker, shared, store, shared_worker, dataset["dataset_id"], asker)
+    with made_site(tmp_path, shared_worker) as made:
+        yield made
 
 
 def got(request, **changes):

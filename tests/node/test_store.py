@@ -1,5 +1,6 @@
 """The node's database: what is committed stays, what fails leaves no trace, several threads and processes share it."""
 
+import shlex
 import sqlite3
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 from fedbiomed.common.exceptions import FedbiomedNodeStoreError
 from fedbiomed.node.store import MIGRATIONS, NodeStore
+from tests.support.node_cli import without_settings
 
 ROW = "INSERT INTO node_states (state_id, job_id, round, created_at) VALUES (?, 'job', 0, 0.0)"
 
@@ -137,3 +139,21 @@ def test_a_closed_store_says_so(tmp_path: Path) -> None:
     store.close()
     with pytest.raises(FedbiomedNodeStoreError, match="closed"), store.transaction():
         pass
+
+
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    """On a disk of its own, in a mount namespace of its own, that is: only where the system gives one."""
+    fedbiomed = f"{shlex.quote(sys.executable)} -m fedbiomed"
+    script = (
+        f"mount -t tmpfs -o size=300k tmpfs {tmp_path} && cd {tmp_path} || exit 77\n{fedbiomed} node create --dir n || exit 1\n"
+        f"head -c 400000 /dev/zero > fill 2> /dev/null\n{fedbiomed} node dataset list --dir n\n"
+        f"{fedbiomed} network start --dir net --mqtt-port 0 --http-port 0"
+    )
+    env = without_settings() | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    answer = subprocess.run(["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True, timeout=60, check=False, env=env)
+    if answer.returncode == 77 or "unshare" in answer.stderr:
+        pytest.skip(answer.stderr)
+    node_said, network_said = answer.stderr.splitlines()
+    assert node_said.endswith("its disk is full, make room on it")
+    assert "cannot write the folder" in network_said
+    assert "No space left on device" in network_said

@@ -98,6 +98,7 @@ def test_the_process_stays_warm_for_one_job_and_plan_only(worker, task):
         (b"class Other: pass\n", "LinePlan"),
         (b"raise SystemExit(3)\n", "SystemExit|end the process|exit"),
         (plan_source(step="import sys; sys.exit(3)"), "SystemExit|end the process"),
+        (plan_source(step="raise GeneratorExit"), r"end the process \(GeneratorExit\)"),
         (plan_source(step="raise KeyError('age')"), "training_routine.*KeyError.*age|KeyError.*age"),
         (plan_source(data="raise OSError('no such table')"), "training_data.*OSError.*no such table"),
         (plan_source(data="pd.read_csv(self.dataset_path)['age']"), "training_data.*KeyError.*age"),
@@ -106,7 +107,8 @@ def test_the_process_stays_warm_for_one_job_and_plan_only(worker, task):
         (plan_source(data="import os; os._exit(3)"), "exit code 3"),
         (plan_source(step="import os; os.kill(os.getpid(), 9)"), "signal 9"),
         (plan_source(step="import os; os.kill(os.getpid(), 11)"), "signal 11"),
-        (plan_source(step="import os; os.closerange(3, 100)"), "ended|internal error|raised"),
+        (plan_source(step="import os; os.closerange(3, 100)"), "ended by itself with exit code 1"),
+        (plan_source(step="import os, time; os.closerange(3, 100); time.sleep(60)"), "closed the line from the training process"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -80,6 +80,37 @@ def test_lasso():
     assert numbers(optimizer.step(vector(2.0), vector(-10.0))) == pytest.approx([-0.1 * (2 - 0.1)])
 
 
+@pytest.mark.parametrize("modules", [None, ["momentum"], ["adam"], ["ewma"]])
+def test_shapes_are_not_stretched_to_fit(modules):
+    optimizer = Optimizer(0.1, 0.1, modules=modules)
+    with pytest.raises(FedbiomedOptimizerError, match=r"gradients have the shapes .*\(2,\).*, the weights .*\(1,\)"):
+        optimizer.step(vector(1.0, 2.0), vector(1.0))
+    first = numbers(optimizer.step(vector(1.0, 2.0), vector(0.0, 0.0)))
+    with pytest.raises(FedbiomedOptimizerError, match=r"gradients have the shapes .*\(1,\).*, former ones .*\(2,\)"):
+        optimizer.step(vector(1.0), vector(1.0))
+    fresh = Optimizer(0.1, 0.1, modules=modules)
+    assert first == numbers(fresh.step(vector(1.0, 2.0), vector(0.0, 0.0)))
+    assert numbers(optimizer.step(vector(1.0, 2.0), vector(0.0, 0.0))) == numbers(fresh.step(vector(1.0, 2.0), vector(0.0, 0.0)))
+
+
+def test_a_restored_state_of_other_shapes_is_not_stretched_to_fit():
+    optimizer = Optimizer(0.1, modules=["momentum"])
+    optimizer.step(vector(1.0, 2.0), None)
+    with pytest.raises(FedbiomedOptimizerError, match="the modules' states"):
+        Optimizer.load_state(optimizer.get_state()).step(vector(1.0), None)
+
+
+@pytest.mark.parametrize("wrong", ["x", None, True, [0.1]])
+@pytest.mark.parametrize("name", ["lr", "decay"])
+def test_a_rate_that_is_none_is_told_by_its_name(name, wrong):
+    with pytest.raises(FedbiomedOptimizerError, match=f"FB621: {name} must be a number, a scheduler or"):
+        Optimizer(**{"lr": 0.1, name: wrong})
+
+
+def test_numbers_of_numpy_are_rates():
+    assert Optimizer(np.float32(0.5)).lr == 0.5
+
+
 def test_an_optimizer_of_a_plan_is_a_base_optimizer():
     assert issubclass(face.DeclearnOptimizer, face.BaseOptimizer)
     assert issubclass(face.NativeTorchOptimizer, face.BaseOptimizer)

@@ -54,6 +54,16 @@ def test_no_batch_is_read_beyond_what_is_used():
     assert (capped.taken, updated.taken) == (6, 7)
 
 
+def test_a_loader_that_gives_nothing_is_not_asked_for_ever():
+    class Silent(Rows):
+        def __iter__(self):
+            return iter(())
+
+    with pytest.raises(FedbiomedTrainingPlanError, match="says that it has 3 batches, and gives none"):
+        rows_of(Silent(5, 2), num_updates=1)
+    assert rows_of(Silent(5, 2), epochs=2) == []
+
+
 @pytest.mark.parametrize(("updates", "begun"), [(0, 0), (1, 1), (3, 1), (4, 2), (6, 2), (7, 3)])
 def test_updates_are_exactly_as_many_in_whole_passes_and_a_rest(updates, begun):
     loader = Rows(5, 2)

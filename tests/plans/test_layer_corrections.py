@@ -49,6 +49,23 @@ def test_drift_that_cannot_be_told():
         left({})
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"exchange_percentage": "x"},
+        {"exchange_percentage": -0.5},
+        {"exchange_percentage": 5.0},
+        {"norm_threshold": [1]},
+        {"norm_threshold": -1.0},
+        {"norm_threshold": 1.0, "normalize": "no"},
+        {"norm_threshold": 1.0, "select_drift_more": None},
+    ],
+)
+def test_settings_out_of_their_range_are_refused(wrong):
+    with pytest.raises(FedbiomedTrainingPlanError, match=f"DynamicLayers must send '{list(wrong)[-1]}'"):
+        left({"aggregator_name": "DynamicLayers", **wrong})
+
+
 class Pair(nn.Module):
     """Two parameters and a buffer."""
 

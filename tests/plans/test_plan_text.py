@@ -244,6 +244,15 @@ def test_lines_are_not_repeated_however_often_they_are_declared() -> None:
     assert [lines.count(line) for line in ("import torch", "import math", "import json")] == [1, 1, 1]
 
 
+@pytest.mark.parametrize("wrong", [None, "import math", [1]])
+def test_dependencies_that_are_no_list_of_lines_are_a_clear_error(wrong: Any) -> None:
+    plan = TinyPlan()
+    with pytest.raises(FedbiomedTrainingPlanError, match=r"add_dependency\(\) takes a list of import lines, not"):
+        plan.add_dependency(wrong)
+    plan.configure_dependencies()
+    assert plan.source_text().startswith("import torch\n")
+
+
 @pytest.mark.parametrize("wrong", [None, "import math", [1], {"a": 1}])
 def test_init_dependencies_that_returns_something_else_is_refused(wrong: Any) -> None:
     class Plan(TinyPlan):

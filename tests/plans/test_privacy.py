@@ -75,6 +75,16 @@ def test_the_gradient_of_each_sample_is_clipped():
     assert weight(trained(Slope, local(0.0, 50.0))) == pytest.approx(weight(trained(Slope, None)), abs=1e-5)
 
 
+def test_a_model_may_be_called_by_its_forward():
+    class Forward(Slope):
+        def training_step(self, data, target):
+            return -(target * self.model().forward(data)).mean()
+
+    plan = trained(Forward, local(0.0, 1.0), num_updates=2)
+    assert weight(plan) == pytest.approx(weight(trained(Slope, local(0.0, 1.0), num_updates=2)), abs=1e-6)
+    assert "forward" not in vars(plan.model())  # as it was
+
+
 def test_noise_of_a_step_has_the_deviation_sigma_times_clip():
     class Wide(Slope):
         data = (np.zeros((1, 20_000), np.float32), np.ones((1, 1), np.float32))
@@ -283,6 +293,12 @@ def test_epsilon_at_the_edges():
     assert spent_epsilon([PrivacyCost(sample_rate=0.5, noise_multiplier=0.0, steps=1)], 1e-5) == math.inf
     with pytest.raises(FedbiomedDPControllerError, match="sample rate above 0"):
         PrivacyCost(sample_rate=0.0, noise_multiplier=1.0, steps=1)
+
+
+@pytest.mark.parametrize("delta", [0.0, 1.0, 2, -1e-5, math.nan, "1e-5"])
+def test_delta_is_a_probability(delta):
+    with pytest.raises(FedbiomedDPControllerError, match="delta is a number above 0 and below 1"):
+        spent_epsilon([PrivacyCost(sample_rate=0.5, noise_multiplier=1.0, steps=1)], delta)
 
 
 def test_without_opacus_one_line_says_what_to_install(tmp_path):

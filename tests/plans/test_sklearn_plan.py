@@ -103,6 +103,13 @@ def test_hyper_parameters_that_scikit_learn_refuses_are_a_clear_error(wrong):
         ready(CLASSES_2[0], {**CLASSES_2[1], **wrong})
 
 
+@pytest.mark.parametrize("label", [2, -1, "a", 0.5])
+def test_weights_of_what_is_no_class_are_a_clear_error(label):
+    weights = {0: 1.0, 1: 2.0, label: 3.0}  # all classes have one, so scikit-learn lets it pass
+    with pytest.raises(FedbiomedModelError, match="class_weight"):
+        ready(CLASSES_2[0], {**CLASSES_2[1], "class_weight": weights})
+
+
 def test_averaging_and_early_stopping_are_refused():
     with pytest.raises(FedbiomedModelError, match="average"):
         ready(CLASSES_2[0], {**CLASSES_2[1], "average": True})

@@ -50,6 +50,13 @@ def test_label_that_is_no_class_is_a_clear_error(strange):
 
 
 @pytest.mark.parametrize("made", [FedSGDRegressor, FedSGDClassifier])
+def test_targets_of_several_columns_are_a_clear_error(made):
+    several = np.eye(2)[TWO]  # one-hot classes, or two numbers for each sample
+    with pytest.raises(FedbiomedTrainingError, match=r"4 samples have targets of the shape \(4, 2\)"):
+        trained(of(made, several), CLASSES_2[1])
+
+
+@pytest.mark.parametrize("made", [FedSGDRegressor, FedSGDClassifier])
 def test_missing_values_are_a_clear_error(made):
     rows = X.copy()
     rows[5, 1] = np.nan

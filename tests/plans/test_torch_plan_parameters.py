@@ -316,6 +316,7 @@ def test_metric_of_regression():
         (torch.tensor([[1.0, 2.0], [3.0, 4.0]]).numpy(), {"Custom_1": 1.0, "Custom_2": 2.0, "Custom_3": 3.0, "Custom_4": 4.0}),
         ([0.5, torch.tensor(1.5)], {"Custom_1": 0.5, "Custom_2": 1.5}),
         ((1, 2), {"Custom_1": 1.0, "Custom_2": 2.0}),
+        ([torch.tensor(0.5), torch.tensor([0.25, 1.0]).bfloat16()], {"Custom_1": 0.5, "Custom_2": 0.25, "Custom_3": 1.0}),
         ({"dice": torch.tensor(0.5), "count": 3}, {"dice": 0.5, "count": 3.0}),
     ],
 )

@@ -1,10 +1,13 @@
 """Torch plans: reports, rates, batches, devices, preprocessing, seeds."""
 
 import collections
+import random
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import TensorDataset
 
 from fedbiomed.common.constants import ProcessTypes
 from fedbiomed.common.data import DataManager
@@ -13,6 +16,7 @@ from fedbiomed.common.exceptions import (
     FedbiomedModelError,
     FedbiomedTrainingPlanError,
 )
+from fedbiomed.common.metrics import MetricTypes
 from tests.support.monitors import Monitor
 from tests.support.torch_variants import Line, X, Y, arguments, ready, slope, trained, variant
 
@@ -43,6 +47,8 @@ def test_training_without_a_monitor_gives_the_same_model():
 def test_training_without_samples_is_a_clear_error():
     with pytest.raises(FedbiomedTrainingPlanError, match="no samples to train on"):
         ready(Line, test_ratio=1.0).training_routine()
+    with pytest.raises(FedbiomedTrainingPlanError, match="with drop_last, smaller than batch_size"):
+        ready(Line, loader_args={"batch_size": 8, "drop_last": True}).training_routine()
     plan = Line()
     plan.post_init({}, arguments())
     with pytest.raises(FedbiomedTrainingPlanError, match="no samples to train on"):
@@ -211,6 +217,19 @@ def test_preprocess_of_wrong_arguments_is_refused(method, kind):
         Line().add_preprocess(method, kind)
 
 
+def test_a_model_in_bfloat16_is_trained_and_tested():
+    data = TensorDataset(X.to(torch.bfloat16), X.to(torch.bfloat16) + 3)
+    plan = ready(
+        variant(init_model=lambda self: Line.init_model(self).to(torch.bfloat16), training_data=lambda self: DataManager(data)),
+        test_ratio=0.4,
+    )
+    monitor = Monitor()
+    plan.testing_routine(MetricTypes.MEAN_SQUARE_ERROR, {}, monitor, before_train=True)
+    assert monitor.values("MEAN_SQUARE_ERROR") == [9.0]  # x is predicted, x + 3 is true
+    plan.training_routine()
+    assert slope(plan) > 1.0
+
+
 # --- randomness
 
 
@@ -237,6 +256,24 @@ def test_same_seed_gives_the_same_bits():
 def test_other_seed_gives_other_bits():
     first, second = (trained(Random, epochs=3, random_seed=seed)[0].after_training_params(flatten=True) for seed in (11, 12))
     assert first != second
+
+
+@pytest.mark.parametrize("testing", ["metric", "own step", "loss"])
+def test_a_training_does_not_depend_on_whether_it_was_tested(testing):
+    def testing_step(self, data, target):
+        return np.random.normal() + random.random() + torch.rand(1).item()
+
+    plan_class = variant(Random, testing_step=testing_step) if testing == "own step" else Random
+    found = []
+    for is_tested in (False, True):
+        plan = ready(plan_class, random_seed=11, test_ratio=0.4)
+        if is_tested and testing == "loss":
+            plan.validation_loss()
+        elif is_tested:
+            plan.testing_routine(MetricTypes.MEAN_SQUARE_ERROR, {}, None, before_train=True)
+        plan.training_routine()
+        found.append((plan.after_training_params(flatten=True), random.random(), np.random.random()))
+    assert found[0] == found[1]
 
 
 def test_without_seed_the_generator_goes_on():

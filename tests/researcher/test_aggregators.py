@@ -117,3 +117,16 @@ def test_zeros_to_sum_into():
     for value in (np.ones((2, 2), np.float32), [[1, 2], [3, 4]]):
         kind, zeros = initialize(value)
         assert (kind, zeros.dtype, zeros.tolist()) == ("array", np.float64, [[0.0, 0.0], [0.0, 0.0]])
+
+
+class First(Aggregator):
+    """The update of the first node."""
+
+    def aggregate(self, model_params, weights, *args, **kwargs):
+        return dict(next(iter(model_params.values())))
+
+
+def test_nodes_that_all_count_by_nothing_are_named():
+    assert folded(First(), UPDATES, {"node_a": 1, "node_b": 1})["w"].tolist() == UPDATES["node_a"]["w"].tolist()
+    with pytest.raises(AggregationError, match=r"updates of \['node_a', 'node_b'\], whose weights sum to 0"):
+        folded(First(), UPDATES, {"node_a": 0, "node_b": 0})

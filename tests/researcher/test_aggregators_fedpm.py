@@ -128,6 +128,13 @@ def test_a_model_is_masked_and_keeps_its_weights():
         masked(nn.ReLU())
 
 
+def test_a_layer_that_stands_in_two_places_has_one_mask():
+    shared = nn.Linear(2, 2)
+    covered = masked(nn.Sequential(shared, nn.ReLU(), shared))
+    assert covered[0] is covered[2]
+    assert isinstance(covered[2], MaskedLinear)
+
+
 def test_through_nodes_only_masks_come_back(made):
     experiment = made()
     fixed = experiment.training_plan().model()[0].weight.clone()

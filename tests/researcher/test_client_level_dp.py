@@ -51,6 +51,16 @@ def test_a_node_clips_its_way_and_tells_whether_it_was_within():
     assert half.tells() == {"within_clipping_bound": 1.0}
 
 
+def test_a_parameter_of_two_names_leaves_clipped_under_both():
+    module = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False))
+    module[1].weight = module[0].weight
+    half = correction(TrainingArgs(), {"aggregator_clipping_bound": 50.0})
+    half.arriving({"0.weight": torch.tensor([[1.0]]), "1.weight": torch.tensor([[1.0]])})
+    half.begin(module, dict(module.named_parameters()))
+    left = half.leaving({"0.weight": torch.tensor([[4.0]]), "1.weight": torch.tensor([[4.0]])})
+    assert (left["0.weight"].item(), left["1.weight"].item()) == (4.0, 4.0)
+
+
 @pytest.mark.parametrize("settings", [{}, {"weighted": True}, {"weighted": True, "per_client_example_cap": 20}])
 def test_identical_updates_give_themselves(settings):
     made, _ = one_round(ClientLevelDP(10.0, **QUIET, **settings), {"a": UPDATE, "b": UPDATE}, {"a": 10, "b": 30})

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from fedbiomed.common.exceptions import FedbiomedSecaggError
+from fedbiomed.common.exceptions import FedbiomedExperimentError, FedbiomedSecaggError
 from fedbiomed.researcher.aggregators import FedAverage
 from fedbiomed.researcher.experiment import Experiment
 from fedbiomed.researcher.requests import Requests
@@ -64,6 +64,9 @@ def test_stop_from_another_thread_ends_the_round_at_once(made, begun):
     with ThreadPoolExecutor(1) as pool:
         run = pool.submit(experiment.run)
         begun.read_text()
+        for call in (lambda: experiment.run(rounds=9, increase=True), experiment.run_once, experiment.breakpoint):
+            with pytest.raises(FedbiomedExperimentError, match="another thread is running the experiment"):
+                call()
         experiment.stop()
         assert run.result(timeout=30) == 0
     begun.unlink()

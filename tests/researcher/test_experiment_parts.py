@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from fedbiomed.common.exceptions import AggregationError, FedbiomedError, FedbiomedExperimentError, FedbiomedStrategyError, FileStoreError
+from fedbiomed.common.exceptions import (
+    AggregationError,
+    FedbiomedAggregatorError,
+    FedbiomedError,
+    FedbiomedExperimentError,
+    FedbiomedStrategyError,
+    FileStoreError,
+)
 from fedbiomed.common.transport.memory_store import MemoryFileStore
 from fedbiomed.researcher.aggregators import Aggregator, FedAverage
 from fedbiomed.researcher.requests import Requests
@@ -167,12 +174,85 @@ class Nobody(Strategy):
         return self.drawn
 
 
-@pytest.mark.parametrize("drawn", [[], ["node_9"], ["node_0", "node_0"]])
+@pytest.mark.parametrize("drawn", [[], ["node_9"], ["node_0", "node_0"], None, "node_0", [["node_0"]], 1])
 def test_a_strategy_must_draw_nodes_of_the_data_set(made, drawn):
     experiment = made(node_selection_strategy=Nobody)
     experiment.strategy().drawn = drawn
     before = state(experiment)
     with pytest.raises(FedbiomedStrategyError, match="Nobody must draw"):
+        experiment.run_once()
+    assert state(experiment) == before
+
+
+class Given(Aggregator):
+    """Gives what it was told to."""
+
+    given = None
+
+    def aggregate(self, model_params, weights, *args, **kwargs):
+        return self.given
+
+
+@pytest.mark.parametrize("given", [None, [1], {}, {1: 2}])
+def test_an_aggregator_must_give_parameters(made, given):
+    experiment = made(nodes=["node_0"], aggregator=Given)
+    experiment.aggregator().given = given
+    before = state(experiment)
+    with pytest.raises(FedbiomedAggregatorError, match="an aggregator must return the next parameters"):
+        experiment.run_once()
+    assert state(experiment) == before
+
+
+class Spoiling(FedAverage):
+    """Gives what the mean becomes when it is worked on so."""
+
+    def finish(self):
+        return {name: self.work(value) for name, value in super().finish().items()}
+
+
+@pytest.mark.parametrize(
+    ("work", "said"),
+    [(lambda value: value * float("nan"), "new global model holds NaN"), (str, "of the new global model is a str")],
+)
+def test_parameters_that_are_no_numbers_are_not_taken_over(made, work, said):
+    experiment = made(nodes=["node_0"], aggregator=Spoiling)
+    experiment.aggregator().work = work
+    before = state(experiment)
+    with pytest.raises(FedbiomedAggregatorError, match=said):
+        experiment.run_once()
+    assert state(experiment) == before
+
+
+class Silent(DefaultStrategy):
+    """Does not say by what a reply counts."""
+
+    def accept(self, reply):
+        return None
+
+
+def test_a_strategy_must_say_by_what_a_reply_counts(made):
+    experiment = made(nodes=["node_0"], node_selection_strategy=Silent)
+    before = state(experiment)
+    with pytest.raises(FedbiomedStrategyError, match=r"accept\(\) of Silent must return by what the reply of node_0 counts"):
+        experiment.run_once()
+    assert state(experiment) == before
+
+
+class Refined(DefaultStrategy):
+    """Judges all replies together, and gives what it was told to."""
+
+    given = None
+
+    def refine(self, training_replies, round_i):
+        return self.given
+
+
+@pytest.mark.parametrize("given", [None, ({}, {}), ([], [], 0, {})])
+def test_refine_must_give_parameters_and_weights_by_node(made, given):
+    experiment = made(nodes=["node_0"], node_selection_strategy=Refined)
+    experiment.strategy().given = given
+    before = state(experiment)
+    with pytest.raises(FedbiomedStrategyError, match=r"refine\(\) of Refined must return"):
         experiment.run_once()
     assert state(experiment) == before
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fedbiomed.common.exceptions import FedbiomedBreakpointError, FedbiomedExperimentError
-from fedbiomed.researcher.aggregators import Aggregator
+from fedbiomed.researcher.aggregators import Aggregator, FedAverage
 from fedbiomed.researcher.experiment import Experiment
 from fedbiomed.researcher.strategies import DefaultStrategy, Strategy
 from tests.support.memory_federation import TAGS
@@ -222,6 +222,8 @@ def test_an_experiment_that_moved_goes_on_there(finished, federation, requests, 
         resumed = loaded(others, target / "breakpoint_0000")
         assert resumed.experimentation_path() == str(target)
         assert weights(resumed, 0) == expected
+        shutil.rmtree(target / "breakpoint_0000")  # its files were copied, not linked, and are those of the experiment all the same
+        assert weights(resumed, 0) == expected
         assert resumed.run(rounds=1) == 1
         assert (target / "breakpoint_0001").is_dir()
 
@@ -324,6 +326,31 @@ def test_a_class_that_is_not_defined_here_is_neither_imported_nor_made(finished,
     with pytest.raises(FedbiomedBreakpointError, match=r"defined|has no"):
         loaded(requests, folder)
     assert "antigravity" not in sys.modules
+
+
+def test_a_malformed_history_is_refused_before_anything_is_made(finished, federation, requests):
+    folder = last(finished)
+    rewritten(folder, "history", [[1]])
+    stored = set(federation.files._entries)
+    with pytest.raises(FedbiomedBreakpointError, match="not a list of reports"):
+        loaded(requests, folder)
+    assert set(federation.files._entries) == stored
+
+
+class Needy(FedAverage):
+    """Cannot be made without an argument."""
+
+    def __init__(self, needed):
+        super().__init__()
+
+
+def test_a_class_that_cannot_be_made_again_is_said(finished, requests):
+    folder = last(finished)
+    rewritten(folder, "aggregator", {"class": "Needy", "module": __name__, "parameters": {}})
+    with pytest.raises(
+        FedbiomedBreakpointError, match=r"uses Needy, which cannot be made again: .*'needed'; let its arguments have defaults"
+    ):
+        loaded(requests, folder)
 
 
 def test_a_failed_round_leaves_the_last_breakpoint_usable(finished, requests):

@@ -1,11 +1,12 @@
 """Files of a job: which are kept, shared and thrown away."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fedbiomed.common.exceptions import FileStoreError
+from fedbiomed.common.exceptions import FedbiomedJobError, FileStoreError
 from fedbiomed.common.serializer import Serializer
 from fedbiomed.common.transport.memory_store import MemoryFiles, MemoryFileStore
 from fedbiomed.researcher.job_files import JobFiles
@@ -33,6 +34,15 @@ def is_there(files: JobFiles, url: str) -> bool:
     except (KeyError, FileStoreError):
         return False
     return True
+
+
+def test_a_folder_that_is_gone_is_said(files: JobFiles) -> None:
+    ref = files.ref(params(files, 1))
+    shutil.rmtree(files.folder)
+    with pytest.raises(FedbiomedJobError, match="is the disk full or the folder gone"):
+        files.dump("aggregated_params", {"w": np.zeros(1)})
+    with pytest.raises(FileStoreError, match="cannot write"):
+        files.fetch(ref, "copy")
 
 
 def test_the_current_and_the_last_parameters_stay_and_older_ones_go(files: JobFiles) -> None:

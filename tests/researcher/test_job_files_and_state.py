@@ -1,25 +1,48 @@
 """Jobs: parameters, files and auxiliary variables that travel, what is saved and goes on."""
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from fedbiomed.common.exceptions import (
+    FedbiomedError,
     FedbiomedJobError,
     FedbiomedRepositoryError,
     FedbiomedResponsesError,
+    FedbiomedTrainingPlanError,
 )
 from fedbiomed.common.messages.training import OrderCancelled, TrainRequest
 from fedbiomed.common.serializer import Serializer
+from fedbiomed.common.training_args import TrainingArgs
+from fedbiomed.common.training_plans.torch_plan import TorchTrainingPlan
 from fedbiomed.researcher.datasets import FederatedDataSet
 from fedbiomed.researcher.job import Job, localJob
 from fedbiomed.researcher.responses import Responses
 from tests.support.jobs import PARAMS, files_of, make_job, saved_folder
 from tests.support.researchers import MemoryStage, dataset
 from tests.support.scripted_node import ScriptedNode, silent, trained
+
+
+class ByArgs(TorchTrainingPlan):
+    """One weight and one bias, also under a layer that keeps running statistics; a learning rate as it is told."""
+
+    def init_model(self, model_args):
+        return nn.Sequential(nn.BatchNorm1d(1)) if model_args.get("normed") else nn.Linear(1, 1)
+
+    def init_optimizer(self, optimizer_args):
+        return torch.optim.SGD(self.model().parameters(), lr=optimizer_args.get("lr", 0.1))
+
+    def training_data(self):
+        return None
+
+    def training_step(self, data, target):
+        return self.model()(data).mean()
 
 
 def test_new_parameters_are_taken_and_uploaded(stage: MemoryStage) -> None:
@@ -155,6 +178,10 @@ def test_a_job_goes_on_from_its_saved_state(stage: MemoryStage) -> None:
     assert "params" not in saved["training_replies"][0][0]
     assert len(list(folder.glob("node_params_*.mpk"))) == 2
     assert job.save_state_breakpoint(folder) == saved  # a second time into the same folder
+    job.update_parameters({**PARAMS, "weight": np.full((1, 1), 4.0, dtype=np.float32)})
+    later = job.save_state_breakpoint(folder)  # with other parameters the name is taken
+    assert Path(later["model_params_path"]) == folder / "aggregated_params_current_01.mpk"
+    assert Serializer.load(later["model_params_path"])["model_weights"]["weight"].tolist() == [[4.0]]
     for path in files_of(job, "*.mpk"):
         path.unlink()
 
@@ -170,6 +197,94 @@ def test_a_job_goes_on_from_its_saved_state(stage: MemoryStage) -> None:
     assert {order.round for order in b.all_heard(TrainRequest)} == {0, 1, 2}
     with pytest.raises(FedbiomedJobError, match="job_id is missing"):
         other.load_state_breakpoint({"researcher_id": "researcher_x"})
+
+
+def test_what_is_small_outlives_the_file_of_a_reply(stage: MemoryStage) -> None:
+    a = stage.node("a", trained(PARAMS))
+    job = make_job(stage)
+    job.start_nodes_training_round(0, {}, {})
+    reply = job.training_replies[0][0]
+    Path(reply["params_path"]).unlink()
+    reply["params_path"] = reply["params"] = reply["optim_aux_var"] = None
+    saved = job.save_state_breakpoint(saved_folder(stage, "0000"))
+    other = make_job(stage, keep_files_dir=None)
+    other.load_state_breakpoint(json.loads(json.dumps(saved)))
+    assert other.training_replies[0][0]["optimizer_args"] == {"lr": 0.1}
+    assert (other.training_replies[0][0]["node_id"], other.training_replies[0][0]["params"]) == (a.node_id, None)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"data": [1]}, "a dict of one dataset per node"),
+        ({"data": {"node_a": 1}}, "described by a dict"),
+        ({"model_args": [1]}, "model_args must be a dict or None"),
+        ({"training_args": [1]}, "training_args must be a dict"),
+        ({"keep_files_dir": 5}, "keep_files_dir 5 is no folder"),
+        ({"keep_files_dir": __file__}, "is no folder to write into"),
+        ({"training_plan_path": 5, "training_plan_class": "ByArgs"}, "the path of a Python file"),
+    ],
+)
+def test_a_wrong_argument_is_one_error_and_leaves_nothing_behind(stage: MemoryStage, wrong: dict[str, Any], words: str) -> None:
+    with pytest.raises(FedbiomedError, match=words):
+        make_job(stage, **wrong)
+    assert stage.shared._entries == {}
+
+
+@pytest.mark.parametrize("wrong", [{"model_params_path": "/nowhere.mpk"}, {"node_state": {}}])
+def test_a_state_that_cannot_be_taken_over_changes_nothing(stage: MemoryStage, wrong: dict[str, Any]) -> None:
+    stage.node("a", trained(PARAMS))
+    job = make_job(stage)
+    job.start_nodes_training_round(0, {}, {})
+    saved = job.save_state_breakpoint(saved_folder(stage, "0000"))
+    other = make_job(stage, keep_files_dir=None)
+    before = other.id
+    with pytest.raises(FedbiomedError):
+        other.load_state_breakpoint({**saved, **wrong})
+    assert (other.id, other.training_replies, other.failures) == (before, {}, {})
+
+
+def test_other_training_arguments_reach_the_plan_and_leave_the_rest(stage: MemoryStage) -> None:
+    job = make_job(stage, training_plan_class=ByArgs, training_args=TrainingArgs({"epochs": 1, "random_seed": 1}))
+    job.update_parameters({**PARAMS, "bias": np.full(1, 0.5, dtype=np.float32)})
+    plan, drawn = job.training_plan, torch.random.get_rng_state().tolist()
+    job.training_args = {"epochs": 3, "random_seed": 1, "optimizer_args": {"lr": 0.5}}
+    assert job.training_plan is plan
+    assert plan.training_args()["epochs"] == 3
+    assert plan.optimizer().optimizer.param_groups[0]["lr"] == 0.5
+    assert [value.item() for value in plan.get_model_params().values()] == [3.0, 0.5]
+    assert torch.random.get_rng_state().tolist() == drawn  # though a seed is among them
+    model = plan.model()
+    job.training_args = {**job.training_args, "test_ratio": 0.5}
+    assert plan.model() is model  # tests are none of its business
+    before = job.training_args
+    with pytest.raises(FedbiomedTrainingPlanError, match="Invalid learning rate"):
+        job.training_args = {"epochs": 4, "optimizer_args": {"lr": -1.0}}
+    assert job.training_args == before
+    assert (plan.model(), plan.training_args()["epochs"]) == (model, 3)
+
+
+def test_differential_privacy_that_is_asked_for_later_changes_the_researchers_model_too(stage: MemoryStage) -> None:
+    pytest.importorskip("opacus", reason="differential privacy is an extra")
+    job = make_job(stage, training_plan_class=ByArgs, model_args={"normed": True})
+    assert "0.running_mean" in job.training_plan.get_model_params()
+    job.training_args = {"epochs": 1, "dp_args": {"sigma": 0.1, "clip": 1.0}}
+    assert sorted(job.training_plan.get_model_params()) == ["0.bias", "0.weight"]
+
+
+def test_the_last_order_has_the_public_names(stage: MemoryStage) -> None:
+    stage.node("a", trained(PARAMS))
+    job = make_job(stage)
+    job.start_nodes_training_round(0, {}, {}, optim_aux_var={"momentum": {"beta": 0.9}})
+    told = job.last_msg
+    assert told is not None
+    assert (told["training_plan_class"], told["training"], told["round"], told["dataset_id"]) == ("TinyPlan", True, 0, "dataset_1")
+    assert (told["secagg_servkey_id"], told["secagg_biprime_id"], told["secagg_random"], told["secagg_clipping_range"]) == (None,) * 4
+    job.validate_minimal_arguments(told, ("researcher_id", "job_id", "state_id", "training_plan_url", "params_url", "model_args"))
+    assert len(told["aux_var_urls"]) == 1
+    job.start_nodes_training_round(1, {}, {})
+    assert job.last_msg is not None
+    assert job.last_msg["aux_var_urls"] is None
 
 
 def test_every_operators_decision_is_told(stage: MemoryStage, caplog: pytest.LogCaptureFixture) -> None:

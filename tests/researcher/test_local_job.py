@@ -30,8 +30,8 @@ class Line(TorchTrainingPlan):
         nn.init.ones_(model.weight)
         return model
 
-    def init_optimizer(self):
-        return torch.optim.SGD(self.model().parameters(), lr=0.01)
+    def init_optimizer(self, optimizer_args):
+        return torch.optim.SGD(self.model().parameters(), lr=optimizer_args.get("lr", 0.01))
 
     def training_data(self):
         table = pd.read_csv(self.dataset_path)
@@ -181,6 +181,33 @@ def test_wrong_training_arguments_are_refused_and_change_nothing(rows):
     with pytest.raises(FedbiomedUserInputError):
         job.training_args = {"epochs": "many"}
     assert job.training_args["epochs"] == 2
+    job.start_training()
+    model = job.model
+    with pytest.raises(FedbiomedTrainingPlanError, match="learning rate"):  # only found while the model is built anew
+        job.training_args = {"epochs": 1, "optimizer_args": {"lr": -1.0}}
+    assert (job.model, job.training_args["epochs"]) == (model, 2)
+
+
+def test_caller_s_training_args_may_be_changed_afterwards(rows):
+    given = TrainingArgs({"epochs": 1})
+    job = of_line(dataset_path=rows, training_args=given)
+    given["epochs"] = 5
+    assert job.training_args["epochs"] == 1
+
+
+class OwnRoutine(FedSGDRegressor):
+    """Its own loop fails."""
+
+    def training_data(self):
+        return DataManager(pd.read_csv(self.dataset_path)[["x"]].to_numpy(), pd.read_csv(self.dataset_path)["y"].to_numpy())
+
+    def training_routine(self, history_monitor=None, node_args=None):
+        raise AssertionError("no round today")
+
+
+def test_errors_of_an_own_routine_are_named(rows):
+    with pytest.raises(FedbiomedTrainingPlanError, match=r"training_routine\(\) of plan .* raised AssertionError: no round today"):
+        of_line(dataset_path=rows, training_plan_class=OwnRoutine, model_args={"n_features": 1}).start_training()
 
 
 def test_caller_s_arguments_are_not_changed(rows):

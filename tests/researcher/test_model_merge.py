@@ -51,8 +51,15 @@ def test_integers_become_floats():
     ids=["name", "shape", "nan", "negative"],
 )
 def test_models_that_do_not_fit(changes):
-    with pytest.raises(AggregationError):
+    with pytest.raises(AggregationError, match=r"\bb\b"):  # whose it is
         ModelMergeStrategy().aggregate_fit(0, fits(**changes), [])
+
+
+def test_results_of_another_form():
+    with pytest.raises(FedbiomedStrategyError, match="a tuple of node_id, params, num_examples, metrics"):
+        ModelMergeStrategy().aggregate_fit(0, [({"w": np.zeros(1)}, 3, {})], [])
+    with pytest.raises(FedbiomedStrategyError, match="a tuple of node_id, num_examples, metrics"):
+        ModelMergeStrategy().aggregate_evaluate(0, [None], [])
 
 
 def test_weights_that_are_all_zero():

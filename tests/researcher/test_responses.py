@@ -2,6 +2,7 @@
 
 import copy
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,14 @@ def test_copies_and_repr_read_no_file(result: Path) -> None:
         with pytest.raises(FedbiomedResponsesError):
             other["params"]
     assert json.loads(json.dumps(one.without_file()))["sample_size"] == 3
+
+
+def test_a_reply_may_be_pickled_by_its_owner(result: Path) -> None:
+    one = reply(result)
+    again = pickle.loads(pickle.dumps(one))
+    assert repr(again) == repr(one)  # what lies in the file was not read for it
+    assert again["params"]["w"].tolist() == one["params"]["w"].tolist()
+    assert pickle.loads(pickle.dumps(reply(None)))["params"] is None
 
 
 def test_a_validation_reply_has_no_params() -> None:

@@ -9,9 +9,10 @@ import pytest
 
 from fedbiomed.common.exceptions import FedbiomedError
 from fedbiomed.common.training_args import DPArgsValidator, TrainingArgs
-from fedbiomed.researcher.aggregators import FedAverage
+from fedbiomed.researcher.aggregators import APFL, ClientLevelDP, FedAverage, FedProx, GeometricMedian, Scaffold
 from fedbiomed.researcher.datasets import FederatedDataSet
 from fedbiomed.researcher.experiment import Experiment
+from fedbiomed.researcher.local_job import localJob
 from fedbiomed.researcher.requests import Requests
 from fedbiomed.researcher.responses import Responses
 from fedbiomed.researcher.secagg import SecaggServkeyContext, SecureAggregation
@@ -26,6 +27,13 @@ class Demanding(FedAverage):
     """Cannot be made from its class alone."""
 
     def __init__(self, needed: int) -> None:
+        super().__init__()
+
+
+class NeedyPlan(LinePlan):
+    """Cannot be made without an argument."""
+
+    def __init__(self, needed):  # type: ignore[no-untyped-def]
         super().__init__()
 
 
@@ -139,12 +147,15 @@ CALLS: list[tuple[Callable[[Experiment], object], str]] = [
     (lambda e: e.run(rounds="2"), "an integer of 1 or more"),
     (lambda e: e.run(rounds=True), "an integer of 1 or more"),
     (lambda e: e.run(increase=1), "True or False"),
+    (lambda e: e.run(rounds=5, increase=True), "missing"),
     (lambda e: e.run_once(increase=None), "True or False"),
     (lambda e: e.run_once(test_after="yes"), "True or False"),
     (lambda e: e.training_plan_file(display=1), "display must be True or False"),
     (lambda e: e.training_plan_approve(LinePlan, nodes="node_a"), "nodes must be a list of strings"),
     (lambda e: e.training_plan_approve(LinePlan, timeout=0), "a number of seconds above 0"),
     (lambda e: e.training_plan_approve(LinePlan, description=3), "description must be text"),
+    (lambda e: Experiment.load_breakpoint(5, requests=e._requests), "the path of a folder"),
+    (lambda e: Experiment.load_breakpoint("", requests=e._requests), "the path of a folder"),
     (lambda e: Experiment.load_breakpoint("/nowhere", requests=e._requests), "/nowhere"),
     (lambda e: Experiment.load_breakpoint(requests=e._requests), "save_breakpoints=True"),
     (lambda e: e.breakpoint(), "set_job()"),
@@ -155,6 +166,7 @@ CONSTRUCTOR: list[tuple[dict[str, Any], str]] = [
     ({"tags": 1}, "tags"),
     ({"nodes": "node_a"}, "nodes"),
     ({"tags": "nowhere"}, "Requests().list()"),
+    ({"tags": "#a", "nodes": []}, "no node among [] offers"),
     ({"training_data": 3}, "training_data"),
     ({"aggregator": 1}, "aggregator"),
     ({"node_selection_strategy": 1, "training_data": DATA}, "node_selection_strategy"),
@@ -174,6 +186,7 @@ QUESTIONS: list[tuple[Callable[[Requests], object], str]] = [
     (lambda r: r.list("node_a"), "nodes must be a list of strings"),
     (lambda r: r.list([1]), "nodes must be a list of strings"),
     (lambda r: r.search(1), "tags must be a list of strings"),
+    (lambda r: r.search(None), "tags must be a list of strings"),
     (lambda r: r.search([1]), "tags must be a list of strings"),
     (lambda r: r.search("a", nodes="node_a"), "nodes must be a list of strings"),
     (lambda r: r.search("a", nodes=["not an id/"]), "not an id"),
@@ -214,6 +227,20 @@ OBJECTS: list[tuple[Callable[[], object], str]] = [
     (lambda: DPArgsValidator.validate({"sigma": 1, "clip": 1.0}), "a float of 0 or more"),
     (lambda: SecureAggregation(timeout="10"), "an integer of 0 or more"),
     (lambda: SecaggServkeyContext(["researcher_1"], "job_1"), "at least 3"),
+    (lambda: localJob(None, LinePlan, training_args=[1]), "training_args must be a dict"),
+    (lambda: localJob(None, LinePlan, training_args="epochs"), "training_args must be a dict"),
+    (lambda: localJob(None, LinePlan, model_args=[1]), "model_args must be a dict or None"),
+    (lambda: localJob(None, "LinePlan", training_plan_path=5), "the path of a Python file"),
+    (lambda: localJob(None, NeedyPlan), "cannot be made without arguments"),
+    (lambda: Scaffold(weighted="no"), "weighted of Scaffold must be True or False"),
+    (lambda: Scaffold(warm_start=1), "warm_start of Scaffold must be True or False"),
+    (lambda: GeometricMedian(weighted="no"), "weighted of GeometricMedian must be True or False"),
+    (lambda: ClientLevelDP(weighted=1), "weighted of ClientLevelDP must be True or False"),
+    (lambda: ClientLevelDP(adaptive_clipping="no"), "adaptive_clipping of ClientLevelDP must be True or False"),
+    (lambda: ClientLevelDP(seed="a"), "seed of ClientLevelDP must be an integer"),
+    (lambda: ClientLevelDP(per_client_example_cap=0), "per_client_example_cap of ClientLevelDP"),
+    (lambda: FedProx(adaptive=1), "adaptive of FedProx must be True or False"),
+    (lambda: APFL(adaptive=1), "adaptive of APFL must be True or False"),
 ]
 
 

@@ -194,7 +194,7 @@ def import_effects(root: Path, package: str = "fedbiomed") -> list[str]:
     names = [name for name in known if not name.endswith("__main__")]
     foreign = sorted({name for path in known.values() for name in _foreign(path, package)})
     answer = subprocess.run(
-        [sys.executable, "-c", _WATCHER, str(root), json.dumps(names), json.dumps(foreign)],
+        [sys.executable, "-B", "-c", _WATCHER, str(root), json.dumps(names), json.dumps(foreign)],
         capture_output=True,
         text=True,
         timeout=110,

@@ -38,6 +38,7 @@ class FaultyLine:
         self.passed: dict[Direction, int] = {"up": 0, "down": 0}
         self.sent = bytearray()
         self.failed = threading.Event()
+        self._is_spent = False
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._start(self._accept)
@@ -97,9 +98,13 @@ class FaultyLine:
                 end.shutdown(socket.SHUT_RDWR)
 
     def _fails(self, direction: Direction, count: int) -> bool:
+        """Whether it is now; decided at once, for while `on_fault` runs other connections may count, too."""
         with self._lock:
             self.passed[direction] += count
-            return direction == self._direction and self.passed[direction] > self._after and not self.failed.is_set()
+            if self._is_spent or direction != self._direction or self.passed[direction] <= self._after:
+                return False
+            self._is_spent = True
+            return True
 
 
 def _reset(end: socket.socket) -> None:

@@ -12,25 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from fedbiomed.cli.main import main
-
-_ENVIRONMENT = {
-    "MQTT_BROKER",
-    "MQTT_BROKER_PORT",
-    "UPLOADS_URL",
-    "UPLOADS_IP",
-    "NODE_ID",
-    "ENABLE_TRAINING_PLAN_APPROVAL",
-    "FBM_FEDERATION",
-    "CONFIG_FILE",
-    "ALLOW_DEFAULT_TRAINING_PLANS",
-    "SECURE_AGGREGATION",
-    "FORCE_SECURE_AGGREGATION",
-}
+from fedbiomed.common.config import VARIABLES
 
 
 def without_settings() -> dict[str, str]:
     """The environment of this process, without what would win over a node's settings."""
-    return {name: value for name, value in os.environ.items() if name not in _ENVIRONMENT}
+    return {name: value for name, value in os.environ.items() if name not in VARIABLES}
 
 
 def here(*arguments: str | Path, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -7,12 +7,13 @@ from typing import Any
 
 from fedbiomed.common.transport.memory_bus import MemoryBroker, MemoryBus
 from fedbiomed.common.transport.memory_store import MemoryFiles, MemoryFileStore
+from fedbiomed.node.datasets import DatasetRegistry
 from fedbiomed.node.node import Node
 from fedbiomed.node.orders import OrderBook
 from fedbiomed.node.presence import presence
 from fedbiomed.node.store import NodeStore
 from fedbiomed.node.worker import Worker
-from tests.support.orders import Asker, plan_source
+from tests.support.orders import RESEARCHER, Asker, node_config, plan_source, write_line
 
 PLAN = plan_source()
 
@@ -55,6 +56,18 @@ class Site:
 
     def spool(self):
         return sorted(path.name for path in (self.config.var / "spool").iterdir())
+
+
+@contextlib.contextmanager
+def made_site(folder, worker):
+    """A site with one dataset of 8 rows, and a researcher who asks."""
+    broker, shared = MemoryBroker(), MemoryFiles()
+    config = node_config(folder / "node")
+    with NodeStore(config.database) as store, MemoryBus(broker, RESEARCHER) as bus:
+        bus.connect(5)
+        dataset = DatasetRegistry(store).add(name="line", data_type="csv", tags=["line"], path=write_line(folder / "line.csv"))
+        asker = Asker(bus, MemoryFileStore(shared, RESEARCHER), config.id, folder / "asker")
+        yield Site(config, broker, shared, store, worker, dataset["dataset_id"], asker)
 
 
 def marking(path):

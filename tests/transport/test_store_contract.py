@@ -55,6 +55,13 @@ def test_a_file_comes_back_as_it_was(store_of, tmp_path, size):
     assert (tmp_path / "b").read_bytes() == content
 
 
+def test_a_place_that_cannot_be_written_is_told(store_of, tmp_path):
+    store = store_of("researcher_a")
+    ref = store.put(written(tmp_path / "a", b"one"))
+    with pytest.raises(FileStoreError, match=r"FB200: cannot write .*/nowhere/b: No such file"):
+        store.get(ref, tmp_path / "nowhere" / "b")
+
+
 def test_keys_are_drawn_anew_and_files_never_change(store_of, tmp_path):
     store = store_of("researcher_a")
     first, second = (store.put(written(tmp_path / "a", content)) for content in (b"one", b"two"))
@@ -104,6 +111,13 @@ def test_an_experiment_takes_its_files_along(store_of, tmp_path):
 def test_a_missing_local_file_is_said(store_of, tmp_path):
     with pytest.raises(FileStoreError, match="cannot read"):
         store_of("node_a").put(tmp_path / "nothing")
+
+
+def test_a_place_that_cannot_be_written_is_said(store_of, tmp_path):
+    store = store_of("node_a")
+    ref = store.put(written(tmp_path / "a", b"x"))
+    with pytest.raises(FileStoreError, match="cannot write"):
+        store.get(ref, tmp_path / "nowhere" / "b")
 
 
 def test_a_url_names_the_key(store_of, tmp_path):

@@ -16,6 +16,9 @@ class BestMetricCheckpointer(ScoreCheckpointer):
         metric: its name, `ACCURACY` for instance.
         prefix: what stands before it in the names of the metrics.
         maximize: whether a higher value is better; must be said, for it is wrong for half of all metrics.
+
+    Raises:
+        FedbiomedTypeError: metric or prefix is no text; else see `Checkpointer`.
     """
 
     def __init__(self, checkpoint_dir: str | Path, checkpoint_name: str, metric: str, prefix: str = "", *, maximize: bool) -> None:

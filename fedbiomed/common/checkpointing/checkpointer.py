@@ -101,6 +101,9 @@ class ScoreCheckpointer(Checkpointer):
         checkpoint_dir, checkpoint_name: see `Checkpointer`.
         checkpoint_score_name: what the score is called in messages.
         maximize: whether a higher score is better.
+
+    Raises:
+        FedbiomedTypeError: maximize is no bool, or the score's name no text; else see `Checkpointer`.
     """
 
     def __init__(

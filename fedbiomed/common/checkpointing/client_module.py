@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fedbiomed.common.checkpointing.snapshot import restored_attributes, snapshot_attributes
-from fedbiomed.common.exceptions import FedbiomedError, FedbiomedTypeError, FedbiomedValueError
+from fedbiomed.common.exceptions import FedbiomedTypeError, FedbiomedValueError
 
 
 class CheckpointMode(StrEnum):
@@ -146,7 +146,7 @@ def ask_all(keepers: Sequence[ModelKeeper], model: Any, loss: float, metrics: Ma
     for keeper in keepers:
         try:
             keeper.maybe_checkpoint(model, loss, metrics)
-        except FedbiomedError as error:
+        except Exception as error:  # noqa: BLE001  a score_fn, which is the user's own code, may raise anything; raised below
             errors.append(error)
     if errors:
         raise errors[0]

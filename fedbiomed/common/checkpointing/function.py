@@ -16,6 +16,9 @@ class FunctionCheckpointer(ScoreCheckpointer):
         score_fn: takes loss and metrics, gives a number.
         checkpoint_score_name: what the score is called; None: the function's name.
         maximize: whether a higher score is better.
+
+    Raises:
+        FedbiomedTypeError: score_fn is no function; else see `ScoreCheckpointer`.
     """
 
     def __init__(

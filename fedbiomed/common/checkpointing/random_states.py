@@ -1,8 +1,9 @@
 """What the random generators of this process will draw next: Python's, numpy's, and torch's where it is loaded."""
 
+import contextlib
 import random
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,16 @@ def restore_random(states: Mapping[str, Any]) -> None:
     except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         _set(before)
         raise FedbiomedCheckpointError(f"these are no states of random generators: {error!s:.300}") from error
+
+
+@contextlib.contextmanager
+def random_kept() -> Iterator[None]:
+    """A block that draws random numbers, of which what comes after it does not know: the global generators are as before."""
+    before = snapshot_random()
+    try:
+        yield
+    finally:
+        _set(before)
 
 
 def _set(states: Mapping[str, Any]) -> None:

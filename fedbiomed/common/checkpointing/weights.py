@@ -47,7 +47,9 @@ def put_weights(params: Mapping[str, Any], model: Any, source: str) -> None:
     if isinstance(model, Model):
         model.set_weights(params)
     else:
-        model.load_state_dict(dict(params), strict=False)
+        from fedbiomed.common.models.torch_model import TorchModel  # heavy; whoever has a torch module has loaded torch
+
+        TorchModel(model).set_weights(params)
 
 
 def shapes_of(params: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

@@ -24,14 +24,18 @@ def as_numbers(values: Any, what: str) -> _Array:
         what: its name in messages.
 
     Raises:
-        FedbiomedDataManagerError: it is something else, or holds something that is not a number.
+        FedbiomedDataManagerError: it is something else, has no samples' axis, or holds something that is not a number.
     """
     if not is_table(values):
         raise refused(f"{what} must be a numpy array or a pandas DataFrame or Series, not a {type(values).__name__}")
     array = values if isinstance(values, np.ndarray) else values.to_numpy()
+    if not array.ndim:
+        raise refused(f"{what} is a single value; give one per sample")
     if array.dtype.kind in "biuf":
         return array
     try:
+        if array.dtype.kind in "cmM":  # numpy would drop imaginary parts, and turn times into nanoseconds
+            raise TypeError(array.dtype)
         return array.astype(np.float64)
     except (TypeError, ValueError) as error:
         raise refused(f"{what} holds values that are not numbers; encode or drop those columns in training_data()") from error

@@ -8,7 +8,7 @@ from fedbiomed.common.constants import DatasetTypes
 from fedbiomed.common.data.class_folders import files_in
 from fedbiomed.common.data.demographics import column_names, read_demographics
 from fedbiomed.common.data.loading_blocks import MapperBlock, MedicalFolderLoadingBlockTypes
-from fedbiomed.common.data.loading_plan import DataLoadingPlanMixin
+from fedbiomed.common.data.loading_plan import DataLoadingPlan, DataLoadingPlanMixin, check_folder_map
 from fedbiomed.common.data.nifti import ENDINGS
 from fedbiomed.common.exceptions import FedbiomedDatasetError
 
@@ -51,6 +51,16 @@ class MedicalFolderBase(DataLoadingPlanMixin):
     @root.setter
     def root(self, path: str | Path) -> None:
         self._root = self.validate_MedicalFolder_root_folder(path)
+
+    def set_dlp(self, dlp: DataLoadingPlan) -> None:
+        """Attach a loading plan.
+
+        Raises:
+            FedbiomedDataLoadingPlanValueError: it is no plan, or maps a modality to something else than a list of folder names.
+        """
+        if isinstance(dlp, DataLoadingPlan):
+            check_folder_map(dlp)
+        super().set_dlp(dlp)
 
     @staticmethod
     def validate_MedicalFolder_root_folder(path: str | Path) -> Path:  # noqa: N802  the name that users know

@@ -70,7 +70,7 @@ class DirichletLabelPartitioner:
         self.max_retries = _count("max_retries", max_retries, 1)
         if (beta is None) == (prior_distribution is None):
             raise FedbiomedValueError("give either beta or prior_distribution, not both and not none of them")
-        if beta is not None and not (np.isfinite(beta) and beta > 0):
+        if beta is not None and not (is_number(beta) and beta > 0):
             raise FedbiomedValueError(f"beta must be a number above 0, not {beta!r:.80}")
         self.beta, self.seed = beta, seed
         self.prior_distribution = None if prior_distribution is None else self._checked_prior(prior_distribution)
@@ -208,6 +208,11 @@ def whole_numbers(shares: Array, total: int) -> Array:
     largest = np.argsort(counts - exact, kind="stable")[: total - counts.sum()]
     counts[largest] += 1
     return counts
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a finite number."""
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and bool(np.isfinite(value))
 
 
 def _places(labels: Any, wanted: Sequence[Hashable]) -> dict[Hashable, Array]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from fedbiomed.common.data.partition import is_number
 from fedbiomed.common.exceptions import FedbiomedValueError
 
 Array = np.ndarray[Any, Any]
@@ -65,7 +66,7 @@ def fedprox_synthetic(
 
 def _check(alpha: float, beta: float, nodes: int, features: int, classes: int, *, iid: bool) -> None:
     for name, value in (("alpha", alpha), ("beta", beta)):
-        if not (np.isfinite(value) and value >= 0):
+        if not (is_number(value) and value >= 0):
             raise FedbiomedValueError(f"{name} must be a number of 0 or more, not {value!r:.80}")
     for name, count in (("nodes", nodes), ("features", features), ("classes", classes)):
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:

@@ -59,9 +59,12 @@ class TorchDataManager:
         reading = {name: value for name, value in self._loader_args.items() if name not in _ORDERING}
         if not kept:
             return _loader(self._dataset, self._count, self._loader_args), None
+        whole_test = {**reading, "batch_size": kept}
+        if kept == self._count:
+            return None, _loader(self._dataset, kept, whole_test)
         generator = torch.default_generator if seed is None else torch.Generator().manual_seed(seed)
         train, test = random_split(self._dataset, [self._count - kept, kept], generator=generator)
-        return _loader(train, self._count - kept, self._loader_args), _loader(test, kept, {**reading, "batch_size": kept})
+        return _loader(train, self._count - kept, self._loader_args), _loader(test, kept, whole_test)
 
 
 def _loader(samples: Dataset[Any], count: int, args: Mapping[str, Any]) -> DataLoader[Any] | None:

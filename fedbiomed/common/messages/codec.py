@@ -8,7 +8,7 @@ from typing import Any
 from fedbiomed.common.constants import MAX_MESSAGE_BYTES, PROTOCOL_VERSION
 from fedbiomed.common.exceptions import FedbiomedMessageError
 from fedbiomed.common.messages import approval, discovery, failure, monitoring, presence, secagg, training
-from fedbiomed.common.messages.message import Message, field_types, from_json
+from fedbiomed.common.messages.message import Message, field_types, from_json, read_json
 
 
 def _by_name() -> Mapping[str, type[Message]]:
@@ -62,16 +62,12 @@ def decode(payload: bytes) -> Message:
 
 def _object(payload: bytes) -> dict[str, Any]:
     try:
-        content = json.loads(payload, parse_constant=_refuse_constant)
+        content = read_json(payload)
     except (ValueError, RecursionError) as error:
         raise FedbiomedMessageError(f"a message that is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise FedbiomedMessageError(f"a message is a JSON object, not {type(content).__name__}")
     return content
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a JSON number")
 
 
 def _build(message_type: type[Message], content: dict[str, Any]) -> Message:

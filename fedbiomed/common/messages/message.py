@@ -1,5 +1,8 @@
 """The base of every message: a frozen dataclass whose fields are checked when it is made and when it is read."""
 
+import json
+import math
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -11,14 +14,16 @@ from fedbiomed.common.constants import ID_PATTERN
 from fedbiomed.common.exceptions import FedbiomedMessageError
 
 _MAX_DEPTH = 16
+_MAX_INT = 2**63  # what a database takes
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
     """What travels over the broker.
 
-    Field types may be `str`, `int`, `float` (an int will do), `bool`, `dict[str, Any]` (of JSON values), a dataclass that checks itself
-    (`FileRef`), and of these `X | None`, `tuple[X, ...]` and `dict[str, X]`. Fields called `..._id` must look like ids.
+    Field types may be `str`, `int` (of 64 bits), `float` (an int will do), `bool`, `dict[str, Any]` (of JSON values), a dataclass that
+    checks itself (`FileRef`), and of these `X | None`, `tuple[X, ...]` and `dict[str, X]`. Fields called `..._id` must look like ids.
 
     Raises:
         FedbiomedMessageError: a field has another type, or an id could not be part of a topic.
@@ -82,8 +87,8 @@ def _fits(value: object, kind: Any) -> bool:
         return isinstance(value, dict) and all(isinstance(k, str) and _fits(v, args[1]) for k, v in value.items())
     if kind is Any:
         return is_json(value)
-    if kind is float:
-        return type(value) in (int, float)
+    if type(value) is int and kind in (int, float):
+        return -_MAX_INT <= value < _MAX_INT
     return type(value) is (type(None) if kind is None else kind)
 
 
@@ -96,6 +101,30 @@ def is_json(value: object, depth: int = 0) -> bool:
     if isinstance(value, list | tuple):
         return all(is_json(item, depth + 1) for item in value)
     return value is None or type(value) in (bool, int, float, str)
+
+
+def read_json(payload: bytes) -> Any:
+    """Read JSON in UTF-8 whose numbers are finite; halves of characters, which JSON can spell and nothing can store, become `?`.
+
+    Raises:
+        ValueError: it is not JSON, or has a number that is none or too large.
+        RecursionError: it is nested too deeply.
+    """
+    content = json.loads(payload.decode(), parse_constant=_refuse_number, parse_float=_finite)
+    if _SURROGATE.search(payload):  # pairs of them, which make a character, too
+        content = json.loads(json.dumps(content, ensure_ascii=False).encode("utf-8", "replace"))
+    return content
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        _refuse_number(text)
+    return number
+
+
+def _refuse_number(text: str) -> None:
+    raise ValueError(f"{text:.40} is not a JSON number that can be used")
 
 
 def from_json(value: object, kind: Any) -> object:

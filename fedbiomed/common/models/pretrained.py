@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from fedbiomed.common.exceptions import FedbiomedModelError
+from fedbiomed.common.models.torch_model import as_tensor, fitted
 
 logger = logging.getLogger(__name__)
 
@@ -43,11 +44,11 @@ def warm_up(model: nn.Module, pretrained: nn.Module | Mapping[str, Any], mapping
         if wanted is None or wanted not in source:
             logger.info("warm-up: %s stays, nothing is meant for it", name)
             continue
-        given = torch.as_tensor(source[wanted])
+        given = as_tensor(wanted, source[wanted])
         if given.shape != value.shape:
             logger.warning("warm-up: %s stays: its shape is %s, that of %s is %s", name, tuple(value.shape), wanted, tuple(given.shape))
             continue
-        chosen[name] = given
+        chosen[name] = fitted(given, value)
     with torch.no_grad():
         for name, given in chosen.items():
             own[name].copy_(given)

@@ -131,8 +131,12 @@ class SkLearnModel(Model):
         rows = np.asarray(inputs, dtype=np.float64)
         if rows.ndim != 2 or rows.shape[1] != self._n_features:
             raise FedbiomedTrainingError(f"a batch has the shape {rows.shape}, n_features says (n, {self._n_features})")
-        labels = np.asarray(targets).reshape(len(rows), -1)[:, 0]
-        coded, importance = self._coded(labels)
+        labels = np.asarray(targets)
+        if labels.size != len(rows):
+            raise FedbiomedTrainingError(
+                f"{len(rows)} samples have targets of the shape {labels.shape}: this model learns one number or class of each, (n,)"
+            )
+        coded, importance = self._coded(labels.reshape(-1))
         start = LinearWeights(self._estimator.coef_.reshape(self._outputs, -1), self._estimator.intercept_)
         new, loss = mean_step(self._rule, start, rows, coded, importance=importance, step=self._estimator.t_)
         if not (np.isfinite(new.coef).all() and np.isfinite(new.intercept).all()):
@@ -195,7 +199,7 @@ class SkLearnModel(Model):
         joblib.dump(self._estimator, filename)
 
     def reload(self, filename: str | Path) -> None:
-        """Take the weights of an estimator that `export` wrote for the same kind of model.
+        """Take weights and number of steps of an estimator that `export` wrote for the same kind of model, and not its options.
 
         Unsafe on foreign files: joblib runs whatever such a file says. What comes from other machines goes through the Serializer.
 
@@ -210,7 +214,7 @@ class SkLearnModel(Model):
         if type(found) is not type(self._estimator):
             raise FedbiomedModelError(f"{filename} holds a {type(found).__name__}, the plan's model is a {type(self._estimator).__name__}")
         self.set_weights({name: getattr(found, name, None) for name in _NAMES})
-        self._estimator = found
+        self._estimator.t_ = found.t_
 
     @abstractmethod
     def _coded(self, labels: _Array) -> tuple[_Array, _Array]:
@@ -256,7 +260,11 @@ class SGDRegressorModel(SkLearnModel):
 
 
 class SGDClassifierModel(SkLearnModel):
-    """An `SGDClassifier` of classes 0 to k-1: one function for two classes, else one per class against all others."""
+    """An `SGDClassifier` of classes 0 to k-1: one function for two classes, else one per class against all others.
+
+    Raises:
+        FedbiomedModelError: as `SkLearnModel`, or `class_weight` weighs what is none of these classes.
+    """
 
     def __init__(self, estimator: SGDClassifier, n_features: int, n_classes: int) -> None:
         self._n_classes = n_classes
@@ -264,6 +272,8 @@ class SGDClassifierModel(SkLearnModel):
         self._weights: _Array = np.ones(n_classes)
         super().__init__(estimator, n_features, outputs=1 if n_classes == 2 else n_classes)
         for label, weight in (estimator.class_weight or {}).items():
+            if label not in self._classes:
+                raise FedbiomedModelError(f"class_weight weighs the class {label!r:.40}, there are 0 to {n_classes - 1} (n_classes)")
             self._weights[label] = weight
 
     def _first_fit(self, rows: _Array) -> None:

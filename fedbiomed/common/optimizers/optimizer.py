@@ -10,6 +10,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
+import numpy as np
+
 from fedbiomed.common import declearn_library as declearn
 from fedbiomed.common.declearn_library import AuxVar, OptiModule, Regularizer, Scheduler, Vector
 from fedbiomed.common.exceptions import FedbiomedOptimizerError
@@ -41,6 +43,7 @@ class Optimizer:
         modules: Sequence[OptiModule[Any] | Plugin] | None = None,
         regularizers: Sequence[Regularizer | Plugin] | None = None,
     ) -> None:
+        self._shapes: dict[str, tuple[int, ...]] | None = None  # of the gradients; None: not compared with what the modules hold yet
         given = {"modules": _list_of("modules", modules), "regularizers": _list_of("regularizers", regularizers)}
         try:
             self._engine = _Engine(lrate=_rate("lr", lr), w_decay=_rate("decay", decay), **given)
@@ -97,6 +100,7 @@ class Optimizer:
             is_left_out = value is None and name == "weights" and not self.needs_weights
             if not isinstance(value, Vector) and not is_left_out:
                 raise FedbiomedOptimizerError(f"FB621: {name} must be a Vector of declearn, not {_kind(value)}")
+        self._require_alike(grads, weights)
         try:
             return self._engine.compute_updates_from_gradients(_Weights(weights), grads)  # type: ignore[arg-type]  # asks no more of a model
         except _FAULTS as error:
@@ -119,7 +123,7 @@ class Optimizer:
             FedbiomedOptimizerError: no module takes it, or it is malformed; nothing has been taken over then.
         """
         ready = {name: self._received(name, content) for name, content in _mapping("aux", aux).items()}
-        before = self._engine.get_state()
+        before, self._shapes = self._engine.get_state(), None
         try:
             self._engine.process_aux_var({name: aux_var for name, aux_var in ready.items() if aux_var is not None})
         except _FAULTS as error:
@@ -176,7 +180,7 @@ class Optimizer:
             FedbiomedOptimizerError: it is not such a state; this optimizer is as before then.
         """
         config, states = _halves(state)
-        own, before = self._engine.get_config(), self._engine.get_state()
+        own, before, self._shapes = self._engine.get_config(), self._engine.get_state(), None
         try:
             fitting, anew = _matched(before, own, states, config)
             self._engine.set_state(fitting)
@@ -198,6 +202,18 @@ class Optimizer:
     def __repr__(self) -> str:
         regularizers = [regularizer.name for regularizer in self._engine.regularizers]
         return f"Optimizer(lr={self.lr:g}, decay={self._engine.w_decay:g}, modules={self.module_names}, regularizers={regularizers})"
+
+    def _require_alike(self, grads: Vector[Any], weights: Vector[Any] | None) -> None:
+        """One shape per name in gradients, weights and what the modules hold: arrays that differ would be stretched to fit, unheard."""
+        found = aux_values.shapes(grads)
+        others = [] if weights is None else [("the weights", aux_values.shapes(weights))]
+        if found != self._shapes:
+            others += [] if self._shapes is None else [("former ones", self._shapes)]
+            others += [("the modules' states", aux_values.shapes(vector)) for vector in self.vectors()]
+        for whose, shapes in others:
+            if any(shape != found[name] for name, shape in shapes.items() if name in found):  # names are compared by declearn
+                raise FedbiomedOptimizerError(f"FB621: the gradients have the shapes {found!s:.300}, {whose} {shapes!s:.300}")
+        self._shapes = found
 
     def _received(self, name: str, content: Any) -> AuxVar | None:
         """The variables for a module, those of several nodes aggregated in their order."""
@@ -332,8 +348,10 @@ def _halves(state: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _rate(name: str, given: Any) -> Any:
-    if isinstance(given, bool) or not isinstance(given, int | float):
-        return given  # declearn says what else is allowed
+    if isinstance(given, Scheduler) or (isinstance(given, tuple | list) and len(given) == 2):
+        return given  # declearn says whether it knows it
+    if isinstance(given, bool) or not isinstance(given, int | float | np.number):
+        raise FedbiomedOptimizerError(f"FB621: {name} must be a number, a scheduler or its (name, configuration), not {_kind(given)}")
     if not (math.isfinite(given) and given >= 0):
         raise FedbiomedOptimizerError(f"FB621: {name} must be a finite number of 0 or more, not {given!r}")
     return float(given)

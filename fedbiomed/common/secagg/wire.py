@@ -13,7 +13,7 @@ import numpy as np
 from fedbiomed.common.exceptions import FedbiomedError
 from fedbiomed.common.secagg.errors import round_error
 from fedbiomed.common.secagg.lom_messages import Upload
-from fedbiomed.common.secagg.part_rules import PartRule, rules_of
+from fedbiomed.common.secagg.part_rules import PartRule, rule_of, rules_of
 from fedbiomed.common.secagg.terms import Purpose
 from fedbiomed.common.serializer import Serializer
 
@@ -37,6 +37,12 @@ class SecaggOrder:
     attempt: int
     layout: str
     parts: tuple[PartRule, ...]
+
+    @property
+    def clip(self) -> float | None:
+        """Range of floating parameters; None where none come back."""
+        rule = rule_of(self.parts, Purpose.WEIGHTS)
+        return None if rule is None else rule.clip
 
     def as_dict(self) -> dict[str, Any]:
         """For the order, JSON."""

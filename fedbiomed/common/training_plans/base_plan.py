@@ -246,7 +246,12 @@ class BaseTrainingPlan(ABC):
     # --- the plan as text
 
     def add_dependency(self, dependencies: Sequence[str]) -> None:
-        """Add import lines."""
+        """Add import lines.
+
+        Raises:
+            FedbiomedTrainingPlanError: it is something else than a list of them.
+        """
+        _check_lines("add_dependency() takes", dependencies)
         self._dependencies = list(dict.fromkeys([*self._dependencies, *dependencies]))
 
     def configure_dependencies(self) -> None:
@@ -256,8 +261,7 @@ class BaseTrainingPlan(ABC):
             FedbiomedTrainingPlanError: `init_dependencies` returned something else than a list of import lines.
         """
         lines = call_user(self, "init_dependencies")
-        if not isinstance(lines, list | tuple) or not all(isinstance(line, str) for line in lines):
-            raise FedbiomedTrainingPlanError(f"FB605: init_dependencies() must return a list of import lines, not {lines!r:.120}")
+        _check_lines("init_dependencies() must return", lines)
         built_in = [line for line in self.builtin_dependencies() if _can_be_imported(line)]
         self._dependencies = list(dict.fromkeys([*built_in, *self._dependencies, *lines]))
 
@@ -320,8 +324,9 @@ class BaseTrainingPlan(ABC):
         if seed is not None:
             random.seed(seed)
             np.random.seed(seed)
-            if "torch" in sys.modules:  # a plan on another library may use it too, and then its file has imported it by now
-                sys.modules["torch"].manual_seed(seed)
+            torch = sys.modules.get("torch")  # a plan on another library may use it too, and then its file has imported it by now
+            if torch is not None:  # `manual_seed` keeps stack traces for GPUs that may come later: slow, and for nothing
+                (torch if torch.cuda.is_available() else torch.default_generator).manual_seed(seed)
 
     def _call_hook(self, name: str, argument: Any) -> Any:
         """Call a hook that takes one argument or none."""
@@ -339,12 +344,19 @@ class BaseTrainingPlan(ABC):
 
     def _require_training_data(self) -> None:
         if self.training_data_loader is None or not len(self.training_data_loader):
-            raise FedbiomedTrainingPlanError("FB605: there are no samples to train on: is test_ratio 1, or the dataset empty?")
+            raise FedbiomedTrainingPlanError(
+                "FB605: there are no samples to train on: is test_ratio 1, the dataset empty, or, with drop_last, smaller than batch_size?"
+            )
 
     def _wrapped(self) -> Model:
         if self._model is None:
             raise FedbiomedTrainingPlanError(f"FB605: the model of {type(self).__name__} has not been built yet: call post_init() first")
         return self._model
+
+
+def _check_lines(what: str, lines: Any) -> None:
+    if not isinstance(lines, list | tuple) or not all(isinstance(line, str) for line in lines):
+        raise FedbiomedTrainingPlanError(f"FB605: {what} a list of import lines, not {lines!r:.120}")
 
 
 def _can_be_imported(line: str) -> bool:

@@ -72,6 +72,7 @@ def training_batches(loader: Loader, args: Mapping[str, Any]) -> Iterator[Batch]
 
     Raises:
         FedbiomedUserInputError: neither epochs nor updates were asked for.
+        FedbiomedTrainingPlanError: while it goes: what the loader gives is no pair, or, where updates are counted, a pass gives nothing.
     """
     epochs, updates = args["epochs"], args["num_updates"]
     if epochs is None and updates is None:
@@ -121,7 +122,12 @@ def _by_updates(loader: Loader, updates: int, interval: int) -> Iterator[Batch]:
 
 def _endless(loader: Loader) -> Iterator[Any]:
     while True:
-        yield from loader
+        is_empty = True
+        for pair in loader:
+            is_empty = False
+            yield pair
+        if is_empty:  # else it would be asked for ever
+            raise FedbiomedTrainingPlanError(f"FB605: the loader says that it has {len(loader)} batches, and gives none")
 
 
 def _batch(loader: Loader, pair: Any, epoch: int | None, index: int, count: int, samples: int, is_reported: bool) -> Batch:  # noqa: PLR0917

@@ -75,12 +75,15 @@ def masked(module: nn.Module) -> nn.Module:
     """
     if type(module) in (nn.Linear, nn.Conv2d):
         return _covered(module)
-    found = [(name, layer) for name, layer in module.named_modules() if type(layer) in (nn.Linear, nn.Conv2d)]
+    modules = list(module.named_modules(remove_duplicate=False))  # a layer may stand in two places
+    found = [(name, layer) for name, layer in modules if type(layer) in (nn.Linear, nn.Conv2d)]
     if not found:
         raise FedbiomedModelError(f"a {type(module).__name__} has no Linear or Conv2d to be masked")
+    covered: dict[int, nn.Module] = {}
     for name, layer in found:
         parent, _, own = name.rpartition(".")
-        setattr(module.get_submodule(parent), own, _covered(layer))
+        covered[id(layer)] = covered.get(id(layer)) or _covered(layer)
+        setattr(module.get_submodule(parent), own, covered[id(layer)])
     return module
 
 

@@ -88,6 +88,7 @@ class PrivateTraining:
             warnings.filterwarnings("ignore", message="Full backward hook is firing")  # the first layer's input is data
             hooks, self._optimizer, private_loader = self._made_private(module, optimizer, loader, self._noise)
             stack.callback(hooks.cleanup)
+            stack.enter_context(_forward_is_heard(module))
             yield private_loader
             _refuse_changed(buffers, module)
 
@@ -190,6 +191,33 @@ class PrivateTraining:
         return noisy if isinstance(value, torch.Tensor) else noisy.numpy()
 
 
+@contextlib.contextmanager
+def _forward_is_heard(module: nn.Module) -> Iterator[None]:
+    """A block in which the module's hooks hear of `module.forward(x)`, which is how notebooks call a model, as they do of `module(x)`."""
+    forward, is_within_call = module.forward, False
+
+    def enter(layer: nn.Module, inputs: Any) -> None:
+        nonlocal is_within_call
+        is_within_call = True
+
+    def heard_forward(*args: Any, **kwargs: Any) -> Any:
+        nonlocal is_within_call
+        if not is_within_call:
+            return module(*args, **kwargs)
+        is_within_call = False
+        return forward(*args, **kwargs)
+
+    given = module.__dict__.get("forward")
+    handle = module.register_forward_pre_hook(enter)
+    module.__dict__["forward"] = heard_forward
+    try:
+        yield
+    finally:
+        handle.remove()
+        module.__dict__.pop("forward")
+        module.__dict__.update({} if given is None else {"forward": given})
+
+
 def fitted_module(module: nn.Module) -> nn.Module:
     """Replace, in place, the layers with which gradients do not come apart by samples (a batch normalisation by a group normalisation).
 
@@ -263,7 +291,7 @@ def _require_agreement(module: nn.Module) -> None:
             continue
         raise _refused(
             f"the loss uses parameter {name!r} beside its layer, which does not come apart by samples: leave penalties on parameters to "
-            "the optimizer (weight_decay)"
+            "the optimizer (weight_decay), and call a layer itself, not its forward()"
         )
 
 

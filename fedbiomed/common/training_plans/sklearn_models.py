@@ -5,6 +5,7 @@ from typing import Any
 
 from sklearn.linear_model import Perceptron, SGDClassifier, SGDRegressor
 
+from fedbiomed.common.exceptions import FedbiomedModelError
 from fedbiomed.common.models.sklearn_model import SGDClassifierModel, SGDRegressorModel
 from fedbiomed.common.training_plans.sklearn_plan import SKLearnTrainingPlan, required_count
 
@@ -26,8 +27,8 @@ class FedSGDClassifier(SKLearnTrainingPlan):
     def build_model(self, model_args: Mapping[str, Any]) -> SGDClassifierModel:
         """See `SKLearnTrainingPlan`."""
         chosen = hyper_parameters(SGDClassifier, model_args)
-        if isinstance(chosen.get("class_weight"), dict):  # JSON has turned labels into text
-            chosen["class_weight"] = {int(label): weight for label, weight in chosen["class_weight"].items()}
+        if isinstance(chosen.get("class_weight"), dict):
+            chosen["class_weight"] = {_class_of(label): weight for label, weight in chosen["class_weight"].items()}
         estimator = SGDClassifier(**chosen)
         return SGDClassifierModel(estimator, required_count(model_args, "n_features", 1), required_count(model_args, "n_classes", 2))
 
@@ -62,6 +63,14 @@ class FedSGDRegressor(SKLearnTrainingPlan):
         """See `SKLearnTrainingPlan`."""
         estimator = SGDRegressor(**hyper_parameters(SGDRegressor, model_args))
         return SGDRegressorModel(estimator, required_count(model_args, "n_features", 1))
+
+
+def _class_of(label: Any) -> int:
+    """JSON has turned classes into text."""
+    text = str(label)
+    if not text.isdecimal():
+        raise FedbiomedModelError(f"class_weight in model_args gives weights by class, an integer from 0, not by {label!r:.40}")
+    return int(text)
 
 
 def hyper_parameters(kind: Any, model_args: Mapping[str, Any]) -> dict[str, Any]:

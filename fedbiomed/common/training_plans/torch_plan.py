@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from fedbiomed.common.checkpointing.early_stopping import EarlyStopper
+from fedbiomed.common.checkpointing.random_states import random_kept
 from fedbiomed.common.checkpointing.training_state import TrainingState
 from fedbiomed.common.constants import ErrorNumbers, TrainingPlans
 from fedbiomed.common.exceptions import FedbiomedDPControllerError, FedbiomedTrainingPlanError
@@ -229,8 +230,7 @@ class TorchTrainingPlan(BaseTrainingPlan):
         self._require_testing_data()
         device = next((parameter.device for parameter in self.model().parameters()), torch.device("cpu"))
         total, samples = 0.0, 0
-        devices = [device] if device.type == "cuda" else []
-        with self._torch_model().evaluating(), torch.no_grad(), torch.random.fork_rng(devices=devices):
+        with self._torch_model().evaluating(), torch.no_grad(), random_kept():
             for data, target in self.testing_data_loader:
                 loss = call_user(self, "training_step", _moved(data, device), _moved(target, device))
                 size = first_length(data)

@@ -149,6 +149,8 @@ class HttpFileStore:
             if length != str(ref.size - begin):
                 raise _other_file(ref, f"{length} bytes came instead of {ref.size - begin}")
             for piece in answer.stream(_PIECE_BYTES):
+                if file.tell() + len(piece) > ref.size:  # in chunks as much may come as likes
+                    raise _other_file(ref, f"more than {ref.size} bytes came")
                 digest.update(piece)
                 file.write(piece)
         except HTTPError as error:

@@ -76,7 +76,10 @@ class MemoryFileStore:
             raise FileStoreError(f"FB203: {self._component_id} may not read the file {ref.key}")
         if len(entry.content) != ref.size or hashlib.sha256(entry.content).hexdigest() != ref.sha256:
             raise FileStoreError(f"FB203: the file {ref.key} is not the one that was announced: its size or SHA-256 differs")
-        write_whole(path, entry.content)
+        try:
+            write_whole(path, entry.content)
+        except OSError as error:
+            raise FileStoreError(f"FB200: cannot write {path}: {error.strerror or error}") from error
 
     def url(self, ref: FileRef) -> str:
         """See `FileStore.url`."""

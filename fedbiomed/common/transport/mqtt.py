@@ -67,6 +67,7 @@ class MqttBus:
         self._is_closed = False
         self._line_number = 0
         self._refusal: str | None = None
+        self._told_refusal: str | None = None
         self._renewal: int | None = None
         self._confirmed: dict[int, list[ReasonCode]] = {}
         self._client = paho.Client(
@@ -205,11 +206,13 @@ class MqttBus:
 
     def _refuse(self, how: str) -> None:
         self._refusal = how
-        logger.warning("the MQTT broker at %s %s", self._address, how)
+        if how != self._told_refusal:  # once, however often it is tried again
+            logger.warning("the MQTT broker at %s %s", self._address, how)
+        self._told_refusal = how
         self._state.notify_all()
 
     def _become_ready(self) -> None:
-        self._is_ready = True
+        self._is_ready, self._told_refusal = True, self._refusal
         for callback in self._callbacks:
             self._dispatcher.call(callback)
         self._state.notify_all()

@@ -4,18 +4,17 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fedbiomed.common.constants import TrainingPlans
 from fedbiomed.common.exceptions import FedbiomedAggregatorError
 from fedbiomed.common.layer_names import INITIAL, PRIVATE, SHARED, is_under
 from fedbiomed.common.params import Params, RunningMean
 from fedbiomed.researcher.aggregators._from_global import FromGlobal
-from fedbiomed.researcher.aggregators._options import require_torch
+from fedbiomed.researcher.aggregators._node_half import WithNodeHalf
 from fedbiomed.researcher.aggregators._sums import SumTerms
 
 _STATE_INITIAL, _STATE_TRAINED = "initial", "trained"
 
 
-class WithPrivateLayers(FromGlobal):
+class WithPrivateLayers(WithNodeHalf, FromGlobal):
     """The mean of the layers that travel, by samples. Streams: holds one sum in float64.
 
     A node that has not trained yet gets the private layers of the researcher's initial model, which are kept for it here.
@@ -56,11 +55,7 @@ class WithPrivateLayers(FromGlobal):
         Raises:
             FedbiomedAggregatorError: the plan is not on torch, has no layer of such a name, or nothing of it would travel.
         """
-        if self._training_plan_type not in (None, TrainingPlans.TorchTrainingPlan):
-            raise FedbiomedAggregatorError(
-                f"FB401: {self.aggregator_name} works with torch plans only, this one is a {self._training_plan_type}"
-            )
-        require_torch(self.aggregator_name, training_plan)
+        self.check_plan(training_plan)
         if training_plan is not None:
             layers = tuple(self.chosen_layers(training_plan))
             self._check_layers(training_plan, layers)
@@ -73,7 +68,7 @@ class WithPrivateLayers(FromGlobal):
     ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
         """See `Aggregator`; nodes are told the layers, and those that have not trained yet get the initial private ones as a file."""
         small, large = super().create_aggregator_args({n: value for n, value in global_model.items() if self.travels(n)}, node_ids)
-        told = {**self.node_options(), SHARED if self.are_shared else PRIVATE: list(self._layers or ())}
+        told = {SHARED if self.are_shared else PRIVATE: list(self._layers or ())}
         initial = {name: value for name, value in self._initial.items() if not self.travels(name)}
         new = {node_id for node_id in node_ids if initial and node_id not in self._trained}
         return (

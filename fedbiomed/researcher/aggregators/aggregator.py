@@ -124,7 +124,7 @@ class Aggregator(ABC):
         """
         updates, weights, total = self._updates, self._weights, sum(self._weights.values())
         if not total > 0:
-            raise AggregationError(f"cannot aggregate {len(updates)} updates whose weights sum to {total}")
+            raise AggregationError(f"cannot aggregate the updates of {sorted(updates) or 'no node'}, whose weights sum to {total}")
         self.begin(0)
         return self.aggregate(updates, {node_id: weight / total for node_id, weight in weights.items()})
 

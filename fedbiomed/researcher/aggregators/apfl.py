@@ -3,9 +3,8 @@
 The global model w is that of `FedAverage`, to the bit. Each node trains a local model v by the loss of the personal one, a v + (1 - a) w.
 """
 
-from fedbiomed.common.exceptions import FedbiomedAggregatorError
 from fedbiomed.researcher.aggregators._node_half import MeanWithNodeHalf
-from fedbiomed.researcher.aggregators._options import at_least_zero, checked_number
+from fedbiomed.researcher.aggregators._options import at_least_zero, checked_flag, checked_number
 
 
 class APFL(MeanWithNodeHalf):
@@ -33,6 +32,4 @@ class APFL(MeanWithNodeHalf):
         super().__init__()
         self.alpha = checked_number("APFL", "alpha", alpha, "a number from 0 to 1", within=(0.0, 1.0))
         self.alpha_lr = at_least_zero("APFL", "alpha_lr", alpha_lr)
-        if not isinstance(adaptive, bool):
-            raise FedbiomedAggregatorError(f"FB401: adaptive of APFL must be True or False, not {adaptive!r:.80}")
-        self.adaptive = adaptive
+        self.adaptive = checked_flag("APFL", "adaptive", adaptive)

@@ -28,7 +28,7 @@ from fedbiomed.common.secagg.beside import TOLD, named
 from fedbiomed.common.secagg.terms import Weighting
 from fedbiomed.common.secure_normal import secure_normal
 from fedbiomed.researcher.aggregators._from_global import Array, FromGlobal
-from fedbiomed.researcher.aggregators._options import above_zero, at_least_zero, checked_number, decay_rate
+from fedbiomed.researcher.aggregators._options import above_zero, at_least_zero, checked_count, checked_flag, checked_number, decay_rate
 from fedbiomed.researcher.aggregators._sums import SumTerms
 
 logger = logging.getLogger(__name__)
@@ -88,9 +88,13 @@ class ClientLevelDP(FromGlobal):
         self.bit_noise = at_least_zero(who, "bit_noise", bit_noise)
         self.beta = decay_rate(who, "beta", beta)
         self.server_lr = above_zero(who, "server_lr", server_lr)
-        self.takes_sums = not weighted  # the noise depends on the largest node's samples then
-        self.weighted, self.adaptive_clipping, self.seed = bool(weighted), bool(adaptive_clipping), seed
-        self.per_client_example_cap = None if per_client_example_cap is None else above_zero(who, "cap", per_client_example_cap)
+        self.weighted = checked_flag(who, "weighted", weighted)
+        self.takes_sums = not self.weighted  # the noise depends on the largest node's samples then
+        self.adaptive_clipping = checked_flag(who, "adaptive_clipping", adaptive_clipping)
+        self.seed = None if seed is None else checked_count(who, "seed", seed, 0)
+        self.per_client_example_cap = (
+            None if per_client_example_cap is None else above_zero(who, "per_client_example_cap", per_client_example_cap)
+        )
         self.update_noise_multiplier()  # refuses what does not fit together
         self.momentum: dict[str, Array] = {}
         self._noisy_rounds: dict[str, int] = {}

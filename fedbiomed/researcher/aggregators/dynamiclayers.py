@@ -5,18 +5,19 @@ With x_l the layer l that was sent, y_il what node i made of it, n_i its samples
     x_l <- sum of n_i y_il / sum of n_i    i in S_l; x_l stays where S_l is empty
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from fedbiomed.common.exceptions import FedbiomedAggregatorError
 from fedbiomed.common.params import Params, RunningMean, checked_arrays, combined
 from fedbiomed.researcher.aggregators._from_global import FromGlobal
-from fedbiomed.researcher.aggregators._options import at_least_zero, checked_flag, checked_number, checked_weight, require_torch
+from fedbiomed.researcher.aggregators._node_half import WithNodeHalf
+from fedbiomed.researcher.aggregators._options import at_least_zero, checked_flag, checked_number, checked_weight
 
 _USUAL = 0.5
 
 
-class DynamicLayers(FromGlobal):
+class DynamicLayers(WithNodeHalf, FromGlobal):
     """Each node sends only the layers that drifted most since the round began; a layer's mean is over those that sent it
     (Passban et al. 2022, arXiv:2205.01557).
 
@@ -58,22 +59,6 @@ class DynamicLayers(FromGlobal):
         self.normalize = checked_flag(who, "normalize", normalize)
         self.select_drift_more = checked_flag(who, "select_drift_more", select_drift_more)
         self.begin(0)
-
-    def check_values(self, *args: Any, training_plan: Any = None, **kwargs: Any) -> bool:
-        """See `Aggregator`.
-
-        Raises:
-            FedbiomedAggregatorError: the plan is not on torch.
-        """
-        require_torch(type(self).__name__, training_plan)
-        return super().check_values(*args, training_plan=training_plan, **kwargs)
-
-    def create_aggregator_args(
-        self, global_model: Mapping[str, Any], node_ids: Sequence[str]
-    ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
-        """See `Aggregator`; the nodes get the settings."""
-        small, large = super().create_aggregator_args(global_model, node_ids)
-        return {node_id: {**args, **self.settings()} for node_id, args in small.items()}, large
 
     def begin(self, round: int) -> None:
         """Forget what was added in an earlier round, finished or not."""

@@ -15,7 +15,7 @@ from fedbiomed.common.exceptions import AggregationError, FedbiomedAggregatorErr
 from fedbiomed.common.params import Params
 from fedbiomed.common.secagg.beside import TOLD, named
 from fedbiomed.researcher.aggregators._node_half import MeanWithNodeHalf
-from fedbiomed.researcher.aggregators._options import above_zero, at_least_zero, checked_count
+from fedbiomed.researcher.aggregators._options import above_zero, at_least_zero, checked_count, checked_flag
 from fedbiomed.researcher.aggregators._sums import SumTerms
 
 _LOSS = "training_loss"
@@ -47,9 +47,7 @@ class FedProx(MeanWithNodeHalf):
     def __init__(self, mu: float = 0.1, *, adaptive: bool = False, delta: float = 0.1, patience: int = 5) -> None:
         super().__init__()
         self.mu = at_least_zero("FedProx", "mu", mu)
-        if not isinstance(adaptive, bool):
-            raise FedbiomedAggregatorError(f"FB401: adaptive of FedProx must be True or False, not {adaptive!r:.80}")
-        self.adaptive = adaptive
+        self.adaptive = checked_flag("FedProx", "adaptive", adaptive)
         self.delta = above_zero("FedProx", "delta", delta)
         self.patience = checked_count("FedProx", "patience", patience, 1)
         self._former_loss, self._good_rounds = math.inf, 0

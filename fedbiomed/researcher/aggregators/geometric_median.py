@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from fedbiomed.common.params import Params
-from fedbiomed.researcher.aggregators._options import above_zero, at_least_zero, checked_count
+from fedbiomed.researcher.aggregators._options import above_zero, at_least_zero, checked_count, checked_flag
 from fedbiomed.researcher.aggregators._stored import StoredUpdates
 from fedbiomed.researcher.aggregators._update_files import Array, UpdateFiles
 
@@ -38,7 +38,7 @@ class GeometricMedian(StoredUpdates):
         self.iterations = checked_count("GeometricMedian", "iterations", iterations, 1)
         self.nu = above_zero("GeometricMedian", "nu", nu)
         self.tolerance = at_least_zero("GeometricMedian", "tolerance", tolerance)
-        self.weighted = bool(weighted)
+        self.weighted = checked_flag("GeometricMedian", "weighted", weighted)
 
     def combined(self, files: UpdateFiles, shares: Mapping[str, float]) -> Params:
         """See `StoredUpdates`."""

@@ -24,6 +24,7 @@ from fedbiomed.common.params import Params, RunningMean, checked_arrays, combine
 from fedbiomed.common.secagg.beside import SENT, named, nested
 from fedbiomed.common.secagg.terms import Weighting
 from fedbiomed.researcher.aggregators import _scaffold_state as scaffold_state
+from fedbiomed.researcher.aggregators._options import checked_flag
 from fedbiomed.researcher.aggregators._scaffold_checks import check_plan, checked_rates, checked_server_lr, checked_updates, parameter_names
 from fedbiomed.researcher.aggregators._scaffold_sums import HeldControls, held, restored
 from fedbiomed.researcher.aggregators._sums import SumTerms
@@ -63,7 +64,7 @@ class Scaffold(Aggregator):
         nodes_lr: learning rate by node and parameter, as last replied.
 
     Raises:
-        FedbiomedAggregatorError: `server_lr` is 0 or not a number.
+        FedbiomedAggregatorError: `server_lr` is 0 or not a number, or one of the others is not a bool.
     """
 
     takes_sums = True
@@ -71,7 +72,8 @@ class Scaffold(Aggregator):
     def __init__(self, server_lr: float = 1.0, fds: Any = None, *, weighted: bool = False, warm_start: bool = False) -> None:
         super().__init__(aggregator_name="Scaffold")
         self.server_lr = checked_server_lr(server_lr)
-        self.weighted, self.warm_start = bool(weighted), bool(warm_start)
+        self.weighted = checked_flag("Scaffold", "weighted", weighted)
+        self.warm_start = checked_flag("Scaffold", "warm_start", warm_start)
         self._is_warm = False
         self.global_state: Params = {}
         self.nodes_states: ByNode = {}

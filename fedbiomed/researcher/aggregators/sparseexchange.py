@@ -8,7 +8,7 @@ With x_e the entry e that was sent, y_ie what node i made of it, n_i its samples
 and x_e stays where S_e is empty. So (4, -) and (-, 2) give (4, 2), or (2, 1) where absent counts as zero and both nodes count alike.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,11 @@ from fedbiomed.common.exceptions import AggregationError
 from fedbiomed.common.params import Params, as_array, as_kind, checked_arrays, kind_of
 from fedbiomed.common.training_plans.sparse_scores import INDICES, SCORES, VALUES
 from fedbiomed.researcher.aggregators._from_global import Array, FromGlobal
-from fedbiomed.researcher.aggregators._options import checked_choice, checked_flag, checked_number, checked_weight, require_torch
+from fedbiomed.researcher.aggregators._node_half import WithNodeHalf
+from fedbiomed.researcher.aggregators._options import checked_choice, checked_flag, checked_number, checked_weight
 
 
-class SparseExchange(FromGlobal):
+class SparseExchange(WithNodeHalf, FromGlobal):
     """Each node sends only its top-scored entries; the mean of an entry is over those that sent it, its scores are the mask criteria
     of lottery tickets (Zhou et al. 2019, arXiv:1905.01067).
 
@@ -48,21 +49,9 @@ class SparseExchange(FromGlobal):
         self.absent_as_zero = checked_flag(who, "absent_as_zero", absent_as_zero)
         self.begin(0)
 
-    def check_values(self, *args: Any, training_plan: Any = None, **kwargs: Any) -> bool:
-        """See `Aggregator`.
-
-        Raises:
-            FedbiomedAggregatorError: the plan is not on torch.
-        """
-        require_torch(type(self).__name__, training_plan)
-        return super().check_values(*args, training_plan=training_plan, **kwargs)
-
-    def create_aggregator_args(
-        self, global_model: Mapping[str, Any], node_ids: Sequence[str]
-    ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
-        """See `Aggregator`; the nodes get share and score."""
-        small, large = super().create_aggregator_args(global_model, node_ids)
-        return {node_id: {**args, "share": self.share, "score": self.score} for node_id, args in small.items()}, large
+    def node_options(self) -> dict[str, Any]:
+        """See `WithNodeHalf`."""
+        return {"share": self.share, "score": self.score}
 
     def begin(self, round: int) -> None:
         """Forget what was added in an earlier round, finished or not."""

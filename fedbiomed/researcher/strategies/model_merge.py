@@ -4,14 +4,14 @@ import json
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import numpy as np
 
 from fedbiomed.common.constants import ROUND_CONFIG_KEY, ErrorNumbers
 from fedbiomed.common.exceptions import FedbiomedStrategyError, FedbiomedUserInputError
 from fedbiomed.common.messages.message import is_json
-from fedbiomed.common.params import Params, weighted_mean
+from fedbiomed.common.params import Params, RunningMean
 from fedbiomed.researcher.strategies.strategy import Strategy, TrainingData
 
 logger = logging.getLogger(__name__)
@@ -55,6 +55,9 @@ class MergeEvaluation(NamedTuple):
     node_id: str
     num_examples: int
     metrics: Metrics
+
+
+_Result = TypeVar("_Result", MergeFit, MergeEvaluation)
 
 
 class ModelMergeStrategy(Strategy):
@@ -181,14 +184,16 @@ class ModelMergeStrategy(Strategy):
             not accepted. Arrays are averaged by name in float64; integers and bools become floats.
 
         Raises:
-            AggregationError: names or shapes differ, a value is not finite, or all numbers of samples are 0.
+            AggregationError: names or shapes differ, a value is not finite, or all numbers of samples are 0: of which nodes.
+            FedbiomedStrategyError: a result is not of that form.
         """
-        found = sorted((MergeFit(*result) for result in results), key=lambda fit: str(fit.node_id))  # one order of summation
+        found = _sorted(MergeFit, results)
         if not found or (failures and not self.accept_failures):
             return None, {}
-        weights = [fit.num_examples if self.weighted_aggregation else 1 for fit in found]
-        merged = weighted_mean([fit.params for fit in found], weights)
-        return merged, _common(self.fit_metrics_aggregation_fn, [(fit.num_examples, fit.metrics) for fit in found])
+        mean = RunningMean()
+        for fit in found:
+            mean.add(fit.params, fit.num_examples if self.weighted_aggregation else 1, source=str(fit.node_id))
+        return mean.mean(), _common(self.fit_metrics_aggregation_fn, [(fit.num_examples, fit.metrics) for fit in found])
 
     def aggregate_evaluate(self, round: int, results: Sequence[Any], failures: Sequence[Any] | Mapping[str, Any]) -> tuple[None, Metrics]:
         """Common metrics of the merged model; the loss is always None.
@@ -200,8 +205,11 @@ class ModelMergeStrategy(Strategy):
 
         Returns:
             None and the metrics: `{}` without results, or with failures that are not accepted.
+
+        Raises:
+            FedbiomedStrategyError: a result is not of that form.
         """
-        found = sorted((MergeEvaluation(*result) for result in results), key=lambda one: str(one.node_id))
+        found = _sorted(MergeEvaluation, results)
         if not found or (failures and not self.accept_failures):
             return None, {}
         return None, _common(self.evaluate_metrics_aggregation_fn, [(one.num_examples, one.metrics) for one in found])
@@ -277,6 +285,17 @@ def _checked_config(name: str, round_: int, config: Any) -> Config:
             "bools, finite numbers, texts, lists and dicts of them"
         )
     return dict(config)
+
+
+def _sorted(form: type[_Result], results: Sequence[Any]) -> list[_Result]:
+    """Results by the ids of their nodes: one order of summation."""
+    try:
+        found = [form(*result) for result in results]
+    except TypeError as error:
+        raise FedbiomedStrategyError(
+            f"{ErrorNumbers.FB402.value}: a result of a merge is a tuple of {', '.join(form._fields)}: {error}"
+        ) from error
+    return sorted(found, key=lambda result: str(result.node_id))
 
 
 def _common(on_metrics: OnMetrics | None, found: list[tuple[int, Metrics]]) -> Metrics:

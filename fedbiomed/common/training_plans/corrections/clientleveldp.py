@@ -42,7 +42,8 @@ class ClippedDifference(Correction):
         """See `Correction`."""
         if self._bound is None:
             raise FedbiomedTrainingPlanError("FB605: the researcher's ClientLevelDP sent no clipping bound")
-        self._trained = frozenset(initial)
+        parameters = module.named_parameters(remove_duplicate=False)  # one that has two names travels under both
+        self._trained = frozenset(name for name, parameter in parameters if parameter.requires_grad)
 
     def leaving(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
         """See `Correction`.
@@ -66,7 +67,11 @@ class ClippedDifference(Correction):
 
 
 def correction(training_args: TrainingArgs, aggregator_args: Mapping[str, Any]) -> ClippedDifference:
-    """Asked for by the aggregator of that name."""
+    """Asked for by the aggregator of that name.
+
+    Raises:
+        FedbiomedTrainingPlanError: the clipping bound that came is none.
+    """
     bound = aggregator_args.get(ARGUMENT)
     if bound is not None and not (isinstance(bound, float) and 0 < bound < float("inf")):
         raise FedbiomedTrainingPlanError(f"FB605: a clipping bound is a number above 0, not {bound!r:.80}")

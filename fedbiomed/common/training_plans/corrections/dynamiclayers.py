@@ -12,17 +12,25 @@ import torch
 
 from fedbiomed.common.exceptions import FedbiomedTrainingPlanError
 from fedbiomed.common.training_args import TrainingArgs
+from fedbiomed.common.training_plans.corrections._options import sent_flag, sent_number
 from fedbiomed.common.training_plans.corrections.correction import Correction
 
 
 class DriftedLayers(Correction):
-    """Lets only some layers leave; for the settings see the aggregator `DynamicLayers`."""
+    """Lets only some layers leave; for the settings see the aggregator `DynamicLayers`.
+
+    Raises:
+        FedbiomedTrainingPlanError: one is missing or out of its range.
+    """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
-        self._share, self._threshold = settings.get("exchange_percentage"), settings.get("norm_threshold")
-        if (self._share is None) == (self._threshold is None):
+        settings = {"normalize": True, "select_drift_more": True, **settings}
+        share, threshold = settings.get("exchange_percentage"), settings.get("norm_threshold")
+        if (share is None) == (threshold is None):
             raise FedbiomedTrainingPlanError("FB605: DynamicLayers needs exchange_percentage or norm_threshold, and not both")
-        self._is_normalized, self._is_most = bool(settings.get("normalize", True)), bool(settings.get("select_drift_more", True))
+        self._share = None if share is None else sent_number(settings, "exchange_percentage", within=(0.0, 1.0))
+        self._threshold = None if threshold is None else sent_number(settings, "norm_threshold", within=(0.0, math.inf))
+        self._is_normalized, self._is_most = sent_flag(settings, "normalize"), sent_flag(settings, "select_drift_more")
         self._arrived: Mapping[str, Any] = {}
 
     def arriving(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -56,6 +64,6 @@ def correction(training_args: TrainingArgs, aggregator_args: Mapping[str, Any]) 
     """Asked for by the aggregator's name.
 
     Raises:
-        FedbiomedTrainingPlanError: the aggregator sent no settings.
+        FedbiomedTrainingPlanError: the aggregator sent no settings, or one that is out of its range.
     """
     return DriftedLayers(aggregator_args)
