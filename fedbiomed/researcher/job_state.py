@@ -12,6 +12,7 @@ from fedbiomed.common.exceptions import FedbiomedJobError
 from fedbiomed.common.files import link_or_copy
 from fedbiomed.common.messages.message import is_json
 from fedbiomed.common.messages.training import TrainRequest
+from fedbiomed.common.secagg.wire import SecaggOrder
 from fedbiomed.common.serializer import Serializer
 from fedbiomed.common.training_plans.base_plan import BaseTrainingPlan
 from fedbiomed.researcher import breakpoints, prepared_plan
@@ -123,7 +124,7 @@ def told_order(order: TrainRequest, params_url: str, training_plan_url: str, aux
         "params_url": params_url,
         "aux_var_urls": list(aux_var_urls) or None,
         **dict.fromkeys(_SECAGG),
-        "secagg_clipping_range": None if order.secagg is None else order.secagg["clip"],
+        "secagg_clipping_range": None if order.secagg is None else SecaggOrder.of(order.secagg).clip,
     }
 
 

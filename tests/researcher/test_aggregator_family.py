@@ -11,9 +11,10 @@ import torch
 
 from fedbiomed.common.constants import TrainingPlans
 from fedbiomed.common.exceptions import AggregationError, FedbiomedAggregatorError, FedbiomedBreakpointError
+from fedbiomed.common.params import weighted_mean
 from fedbiomed.common.plugins import load_class
 from fedbiomed.researcher import aggregators
-from fedbiomed.researcher.aggregators import Aggregator
+from fedbiomed.researcher.aggregators import Aggregator, ClientLevelDP, Scaffold
 from tests.support.aggregators import CASES, begun, family, folded, measures, reply
 
 START = {"w": np.array([0.0, 1.0]), "b": np.array(0.25)}
@@ -86,6 +87,24 @@ def test_streaming_gives_what_one_shot_gives(case):
     at_once = other.aggregate(UPDATES, {node_id: count / 60 for node_id, count in SAMPLES.items()})
     for name in streamed:
         assert np.allclose(streamed[name], at_once[name], rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [kind for kind, case in CASES.items() if case.make().takes_sums], ids=lambda kind: kind.__name__)
+def test_a_mean_does_in_the_place_of_updates_where_sums_are_taken(kind):
+    plain, summed = CASES[kind].make(), CASES[kind].make()
+    weights = dict.fromkeys(UPDATES, 1) if kind in (Scaffold, ClientLevelDP) else SAMPLES
+    total = sum(weights.values())
+    summed.expect_sums(16.0)
+    summed.begin(0)
+    summed.check_values(n_updates=2, training_plan=None)
+    small, _ = summed.create_aggregator_args(START, list(UPDATES))
+    assert small.keys() == UPDATES.keys()
+    controls = {f"sent/scaffold/control/{name}": np.zeros_like(value) for name, value in START.items()}
+    summed.hear_sum(list(UPDATES), total, {"told/training_loss": 1.5, "told/within_clipping_bound": 1.0, **controls})
+    summed.add("all", weighted_mean(list(UPDATES.values()), list(weights.values())), total)
+    found = summed.finish()
+    for name, value in folded(plain, START, UPDATES, weights).items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-12, atol=1e-12)
 
 
 def test_the_order_of_the_nodes_does_not_matter(case):

@@ -239,6 +239,6 @@ def test_what_cannot_travel_is_an_error(stage: MemoryStage) -> None:
 def test_arguments_of_secure_aggregation_are_checked_not_ignored(stage: MemoryStage) -> None:
     stage.node("a")
     job = make_job(stage)
-    with pytest.raises(FedbiomedSecureAggregationError, match="sid, attempt, clip, layout"):
+    with pytest.raises(FedbiomedSecureAggregationError, match="sid, attempt, layout, parts"):
         job.start_nodes_training_round(0, {}, {}, {"secagg_servkey_id": "secagg_1"})
     assert job.start_nodes_training_round(0, {}, {}, {"secagg_servkey_id": None}) == job.nodes

@@ -3,8 +3,10 @@
 import pytest
 
 from fedbiomed.common.exceptions import FedbiomedSecaggError, FedbiomedSecureAggregationError
+from fedbiomed.common.secagg.terms import Purpose
 from fedbiomed.researcher.experiment import Experiment
 from fedbiomed.researcher.secagg import SecaggBiprimeContext, SecaggContext, SecaggServkeyContext, SecureAggregation
+from fedbiomed.researcher.secagg.round_sum import Ranges
 
 PARTIES = ["researcher_1", "node_1", "node_2"]
 
@@ -46,11 +48,33 @@ def test_defaults():
         {"allow_two_nodes": 1},
         {"minimum_nodes": 1},
         {"signed_survivors": None},
+        {"aux_clipping_range": 0},
+        {"aux_clipping_range": 2.5},
+        {"count_alike": "no"},
     ],
 )
 def test_wrong_settings_are_refused(arguments):
     with pytest.raises(FedbiomedSecureAggregationError, match=next(iter(arguments))):
         SecureAggregation(**arguments)
+
+
+def test_each_range_grows_by_what_was_cut_of_it(caplog):
+    own, given = SecureAggregation(), SecureAggregation(clipping_range=2, aux_clipping_range=3)
+    for secagg in (own, given):
+        secagg.take_clipped(5, {"node_1": {Purpose.AUX: 0.5, Purpose.WEIGHTS: 0.0}, "node_2": {Purpose.WEIGHTS: 0.0}})
+    assert own.ranges == Ranges(16.0, 64.0)
+    assert given.ranges == Ranges(2.0, 3.0)
+    assert "cut 0.5 of its auxiliary variables to the clipping range 3; 12 would do, set it" in caplog.text
+    assert "SecureAggregation(aux_clipping_range=12)" in caplog.text
+    own.take_clipped(6, {"node_1": {Purpose.AUX: 0.0005, Purpose.WEIGHTS: 0.01}})
+    assert own.ranges == Ranges(32.0, 64.0)
+    again = SecureAggregation.load_state_breakpoint(own.save_state_breakpoint())
+    assert (again.ranges, again.aux_clipping_range, again.count_alike) == (own.ranges, None, False)
+    for wrong in (0, "x", True):
+        state = own.save_state_breakpoint()
+        state["options"]["aux_clip"] = wrong
+        with pytest.raises(FedbiomedSecureAggregationError, match="clipping range in a breakpoint"):
+            SecureAggregation.load_state_breakpoint(state)
 
 
 def test_wrong_status_is_refused():

@@ -12,7 +12,9 @@ from fedbiomed.common.secagg.ledger import MemoryLedger
 from fedbiomed.common.secagg.lom_messages import Upload
 from fedbiomed.common.secagg.lom_node import LomNode, Part
 from fedbiomed.common.secagg.lom_server import Attempt, LomServer
-from fedbiomed.common.secagg.terms import Purpose, Scheme, Terms, least_threshold
+from fedbiomed.common.secagg.part_rules import PartRule
+from fedbiomed.common.secagg.terms import Purpose, Scheme, Terms, Weighting, least_threshold
+from fedbiomed.common.secagg.update import layouts_of
 from fedbiomed.common.security.identity import Identity
 from fedbiomed.common.security.keystream import Words
 from fedbiomed.common.security.peers import MemoryPeers
@@ -31,6 +33,12 @@ def terms(count: int = 3, **changed: Any) -> Terms:
     threshold = least_threshold(count, scheme=scheme, distrusts_researcher=distrusts)
     given: dict[str, Any] = {"threshold": threshold, "max_weight": 100, "members": ids(count)} | changed
     return Terms(session=os.urandom(16), experiment_id="exp_1", researcher_id=RESEARCHER, **given)
+
+
+def rules(params: Mapping[str, Any], clip: float = 1.0) -> tuple[PartRule, ...]:
+    """The rules of these parameters' parts, by samples."""
+    found = layouts_of(params).items()
+    return tuple(PartRule(purpose=p, clip=clip, weighting=Weighting.SAMPLES, layout=layout.digest.hex()) for p, layout in found)
 
 
 @dataclass(frozen=True)

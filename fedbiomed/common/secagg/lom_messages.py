@@ -23,6 +23,7 @@ class Upload:
         shares: sealed shares of the masks' secrets, by receiver.
         clipped: fraction of clipped values, by purpose.
         digest: SHA-256 of the vectors.
+        state_id: of what the node keeps of the round; None where it is not told.
     """
 
     node_id: str
@@ -33,6 +34,7 @@ class Upload:
     shares: Mapping[str, bytes] = field(repr=False)
     clipped: Mapping[Purpose, float]
     digest: bytes
+    state_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

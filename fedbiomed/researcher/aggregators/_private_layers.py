@@ -9,6 +9,7 @@ from fedbiomed.common.layer_names import INITIAL, PRIVATE, SHARED, is_under
 from fedbiomed.common.params import Params, RunningMean
 from fedbiomed.researcher.aggregators._from_global import FromGlobal
 from fedbiomed.researcher.aggregators._node_half import WithNodeHalf
+from fedbiomed.researcher.aggregators._sums import SumTerms
 
 _STATE_INITIAL, _STATE_TRAINED = "initial", "trained"
 
@@ -22,6 +23,7 @@ class WithPrivateLayers(WithNodeHalf, FromGlobal):
         are_shared: whether `chosen_layers` names the layers that travel, else those that stay.
     """
 
+    takes_sums = True
     are_shared = False
 
     def __init__(self) -> None:
@@ -78,6 +80,16 @@ class WithPrivateLayers(WithNodeHalf, FromGlobal):
         """Forget what was added in an earlier round, finished or not."""
         super().begin(round)
         self._mean = RunningMean()
+        self._summed: Sequence[str] = ()
+
+    def sum_terms(self, training_plan: Any) -> SumTerms:
+        """See `Aggregator`; only the layers that travel are summed, so they are looked up first."""
+        self.check_values(training_plan=training_plan)
+        return super().sum_terms(training_plan)
+
+    def hear_sum(self, nodes: Sequence[str], weight: float, beside: Mapping[str, Any]) -> None:
+        """See `Aggregator`; takes note of who has trained."""
+        self._summed = nodes
 
     def finish(self) -> Params:
         """The next parameters of the layers that travel.
@@ -87,7 +99,7 @@ class WithPrivateLayers(WithNodeHalf, FromGlobal):
         """
         self._total_weight()
         params = self._mean.mean()
-        self._trained = {**self._trained, **dict.fromkeys(self._added, 1.0)}
+        self._trained = {**self._trained, **dict.fromkeys(self._summed or self._added, 1.0)}
         self.begin(0)
         return params
 
