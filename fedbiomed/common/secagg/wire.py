@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from fedbiomed.common.secagg.errors import round_error
 from fedbiomed.common.secagg.lom_messages import Upload
 from fedbiomed.common.secagg.quantise import checked_clip
 from fedbiomed.common.secagg.terms import Purpose
+from fedbiomed.common.security.framing import joined
 from fedbiomed.common.serializer import Serializer
 
 _KEYS = ("sid", "attempt", "clip", "layout")
@@ -58,6 +60,11 @@ class SecaggOrder:
         if set(given) != set(_KEYS) or len(content) != _SID_BYTES or type(attempt) is not int or not is_layout:
             raise round_error(f"what an order tells of secure aggregation is malformed: {dict(given)!r:.200}")
         return cls(sid=content, attempt=attempt, clip=checked_clip(clip), layout=layout)
+
+
+def told_alike(params_sha256: str, plan_sha256: str, plan_class: str, order: SecaggOrder) -> bytes:
+    """Digest of what all nodes of a round must have been told alike: model, plan, and how updates are rounded."""
+    return hashlib.sha256(joined("fbm-secagg-order-v1", params_sha256, plan_sha256, plan_class, order.layout, repr(order.clip))).digest()
 
 
 def secagg_of(given: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -14,13 +14,15 @@ from typing import Any
 
 from fedbiomed.common.constants import Phase
 from fedbiomed.common.exceptions import FedbiomedError
+from fedbiomed.common.files import sha256_of_file
 from fedbiomed.common.params import Params
 from fedbiomed.common.secagg.errors import round_error
-from fedbiomed.common.secagg.lom_server import Attempt, LomServer
+from fedbiomed.common.secagg.joye_libert_parties import JoyeLibertServer
+from fedbiomed.common.secagg.lom_server import LomServer
 from fedbiomed.common.secagg.quantise import mean_of
 from fedbiomed.common.secagg.terms import Purpose
 from fedbiomed.common.secagg.update import digest_of, layouts_of, moved, range_of
-from fedbiomed.common.secagg.wire import SecaggOrder, read_masked
+from fedbiomed.common.secagg.wire import SecaggOrder, read_masked, told_alike
 from fedbiomed.researcher.aggregators.aggregator import Aggregator
 from fedbiomed.researcher.datasets import FederatedDataSet
 from fedbiomed.researcher.events.model_trainer import ModelTrainer
@@ -82,6 +84,7 @@ def updates_of(secagg: SecureAggregation, round_: int, job: Job, parts: Parts) -
     try:
         secure.check_members()
         job.nodes = [node for node in asked if node in session.terms.members]
+        secagg.tell_cost(round_, session, secure.sizes)
         yield secure
     except BaseException:
         secagg.forget_session()  # masks of this round do not serve again
@@ -121,6 +124,8 @@ class SecureRound(RoundUpdates):
         self._sent = {name: file[name] for name in model}
         self._layouts, self._digest = layouts_of(model), digest_of(model)
         self._attempt = 0
+        self._files = (Path(job.params_path), Path(job.training_plan_file))
+        self._plan_class = job.training_plan_name
         self._server = self._new_server()
         self._refused |= session.absent
         self.clipped: dict[str, Mapping[Purpose, float]] = {}
@@ -128,7 +133,16 @@ class SecureRound(RoundUpdates):
     @property
     def order(self) -> dict[str, Any]:
         """What the orders of the round tell."""
-        return SecaggOrder(sid=self._session.sid, attempt=self._attempt, clip=self._clip, layout=self._digest).as_dict()
+        return self._order.as_dict()
+
+    @property
+    def _order(self) -> SecaggOrder:
+        return SecaggOrder(sid=self._session.sid, attempt=self._attempt, clip=self._clip, layout=self._digest)
+
+    @property
+    def sizes(self) -> dict[Purpose, int]:
+        """Number of values that each node hides, by purpose."""
+        return {purpose: layout.size for purpose, layout in self._layouts.items()}
 
     def check_members(self) -> None:
         """Refuse to begin where too few nodes take part in the agreement.
@@ -171,11 +185,12 @@ class SecureRound(RoundUpdates):
             FedbiomedSecureAggregationError: the sum does not open: how many nodes revealed, why the others did not.
             FedbiomedAggregatorError: the mean cannot be aggregated.
         """
-        if self._good and len(self._good) < self._session.terms.threshold:
+        if self._session.asks_again and self._good and len(self._good) < self._session.terms.threshold:
             self._try_again(job)
         self.check(job)
+        self._session.require_nodes(self._round, self._good, self.failures(job))
         survivors = self._server.close()
-        reasons = self._session.open(self._server)
+        reasons = self._session.open(self._server) if isinstance(self._server, LomServer) else {}  # the other scheme needs no nodes for it
         for node, reason in sorted(reasons.items()):
             logger.warning("round %d: %s is in the sum, but did not help to open it: %s", self._round, node, reason)
         if not self._server.can_open:
@@ -229,16 +244,9 @@ class SecureRound(RoundUpdates):
     def _needed(self) -> int:
         return self._session.terms.threshold
 
-    def _new_server(self) -> LomServer:
-        session = self._session
-        return LomServer(
-            Attempt(
-                terms=session.terms,
-                sid=session.sid,
-                round=self._round,
-                attempt=self._attempt,
-                sizes={purpose: layout.size for purpose, layout in self._layouts.items()},
-                reveal_private=session.reveal_private,
-                identities=session.identities,
-            )
-        )
+    def _new_server(self) -> LomServer | JoyeLibertServer:
+        return self._session.server(self._round, self._attempt, self.sizes, self._told_alike)
+
+    def _told_alike(self) -> bytes:
+        params, plan = (sha256_of_file(path) for path in self._files)
+        return told_alike(params, plan, self._plan_class, self._order)
