@@ -153,7 +153,7 @@ def test_a_node_whose_identity_changed_is_refused(federation: MemoryFederation, 
     identity.unlink()
     with federation.node(8, is_new=False):
         secure = secured(secagg=joye_libert())
-        with pytest.raises(FedbiomedSecaggError, match="node_8.*pinned"):
+        with pytest.raises(FedbiomedSecaggError, match=r"node_8.*pinned"):
             secure.run_once()
 
 
