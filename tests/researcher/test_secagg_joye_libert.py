@@ -200,5 +200,6 @@ def test_the_cost_of_a_large_model_is_told_once(secured: Make, caplog: pytest.Lo
     session, secagg = secure.secagg._session, secure.secagg
     secagg._cost_told = None
     for round_ in (1, 2):
-        secagg.tell_cost(round_, session, {Purpose.WEIGHTS: 10**8})
-    assert caplog.text.count("hiding 100000000 values by joye_libert takes each node about") == 1
+        secagg.tell_cost(round_, session, {Purpose.WEIGHTS: 10**11})
+    assert caplog.text.count("hiding 100000000000 values by joye_libert takes each node about") == 1
+    assert "Raise round_timeout_s, which is 3600" in caplog.text

@@ -2,8 +2,8 @@
 
 Public modulus N = p * q whose factors nobody keeps; node keys sk_u below N^2 / 4; server key sk_0 = -sum sk_u. Block i of an attempt:
 y_u = (1 + x_u N) * H^sk_u mod N^2 with H = H(sid || r || a || p || bound || i); with V = H^sk_0 * prod y_u the sum is (V - 1) / N. One
-modular power of 4096 bits for some tens of values makes it thousands of times slower than LOM-R; what it has beyond that is that nobody but
-the holder of the key can open a sum.
+modular power of 4096 bits for some tens of values makes it thousands of times slower than LOM-R; what it has beyond that is that no
+sum of fewer than all nodes can be opened, whoever helps: no node holds shares of what hides another's update.
 
 Source: M. Joye and B. Libert, A scalable scheme for privacy-preserving aggregation of time-series data, 2013.
 """

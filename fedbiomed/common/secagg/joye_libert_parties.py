@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from fedbiomed.common.exceptions import FedbiomedSecureAggregationError
 from fedbiomed.common.secagg import joye_libert
 from fedbiomed.common.secagg.agreement import Session
 from fedbiomed.common.secagg.errors import round_error
@@ -192,7 +193,7 @@ class JoyeLibertServer:
         return {p: hidden.opened(attempt.server_key, Context(place, p, attempt.bound)) for p, hidden in self._sums.items()}
 
 
-def missing_error(round_: int, reasons: Mapping[str, str]) -> Exception:
+def missing_error(round_: int, reasons: Mapping[str, str]) -> FedbiomedSecureAggregationError:
     """The error of a round in which nodes are missing.
 
     Args:

@@ -183,10 +183,12 @@ class SecureAggregation:
     def tell_cost(self, round_: int, session: SecureSession, sizes: Mapping[Purpose, int]) -> None:
         """Log, once in a session, how long a round takes where the scheme is slow for a model of this size."""
         if self._cost_told != session.sid and (seconds := session.seconds(sizes)) >= LONG_S:
+            limit_s = session.requests.connection.config.round_timeout_s
             logger.warning(
                 "round %d: hiding %d values by %s takes each node about %.0f s a round on a machine like this one, and opening the sum as "
-                "long here; scheme='lom' takes some milliseconds for each million",
+                "long here; scheme='lom' takes some milliseconds for each million%s",
                 *(round_, sum(sizes.values()), self.scheme, seconds),
+                f". Raise round_timeout_s, which is {limit_s:.0f}, in the researcher's etc/config.toml" if seconds > limit_s else "",
             )
         self._cost_told = session.sid
 
