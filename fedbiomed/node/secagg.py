@@ -3,6 +3,7 @@
 Masks are made in the node's own process. The training process, which runs the plan's code, never sees a key.
 """
 
+import hashlib
 import logging
 import tempfile
 import threading
@@ -26,7 +27,8 @@ from fedbiomed.common.secagg.lom_node import LomNode, Part
 from fedbiomed.common.secagg.survivors import SurvivorSet
 from fedbiomed.common.secagg.terms import Purpose, Scheme
 from fedbiomed.common.secagg.update import digest_of, parts_of
-from fedbiomed.common.secagg.wire import SecaggOrder, told_alike, write_masked
+from fedbiomed.common.secagg.wire import SecaggOrder, write_masked
+from fedbiomed.common.security.framing import joined
 from fedbiomed.common.security.identity import Identity, made_identity
 from fedbiomed.common.serializer import Serializer
 from fedbiomed.common.transport.transport import FileStore
@@ -118,10 +120,9 @@ class NodeSecagg:
         self, request: TrainRequest, order: SecaggOrder, parts: Mapping[Purpose, Part], weight: int, check: Callable[[], None]
     ) -> Upload:
         """What is quick is done under the lock: other sessions go on while an update is hidden block by block."""
-        told = told_alike(request.params.sha256, request.plan.sha256, request.plan_class, order)
         with self._lock:
             node = self._node_of(order.sid, request.researcher_id, request.job_id)
-            protected = node.protect(request.round, order.attempt, parts, weight, told)
+            protected = node.protect(request.round, order.attempt, parts, weight, _told(request, order))
         return protected if isinstance(protected, Upload) else protected(check)
 
     def tidy(self) -> None:
@@ -262,6 +263,13 @@ class NodeSecagg:
 
     def _envelope(self, request: Request) -> dict[str, str]:
         return {"request_id": request.request_id, "researcher_id": request.researcher_id, "node_id": self._config.id}
+
+
+def _told(request: TrainRequest, order: SecaggOrder) -> bytes:
+    """Digest of what all nodes of a round must have been told alike: model, plan, and how updates are rounded."""
+    return hashlib.sha256(
+        joined("fbm-secagg-order-v1", request.params.sha256, request.plan.sha256, request.plan_class, order.layout, repr(order.clip))
+    ).digest()
 
 
 def _what_may_leave(content: Mapping[str, Any]) -> dict[str, Any]:

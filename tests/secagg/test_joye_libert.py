@@ -57,7 +57,7 @@ class JoyeLibertParties:
         identities = {n: identity.public for n, identity in told.identities.items()}
         return server_key(told.terms, told.sid, identities, self.modulus.value, sums, told.researcher.reveal_private)
 
-    def server(self, round_: int = 0, bound: bytes = b"") -> JoyeLibertServer:
+    def server(self, round_: int = 0, sizes: Mapping[Purpose, int] = SIZES) -> JoyeLibertServer:
         """The researcher's side of a round."""
         return JoyeLibertServer(
             HiddenAttempt(
@@ -65,10 +65,9 @@ class JoyeLibertParties:
                 sid=self.agreed.sid,
                 round=round_,
                 attempt=0,
-                sizes=SIZES,
+                sizes=sizes,
                 modulus=self.modulus.value,
                 server_key=self.server_key,
-                bound=bound,
             )
         )
 
@@ -118,11 +117,22 @@ def test_a_product_without_a_node_does_not_open(parties: JoyeLibertParties) -> N
 
 
 def test_nodes_that_were_told_different_orders_have_no_sum(parties: JoyeLibertParties) -> None:
-    server = parties.server(3, b"the order")
-    for n in ids(3):
-        server.take_upload(parties.upload(n, 3, b"another" if n == "node_1" else b"the order"))
-    with pytest.raises(FedbiomedSecureAggregationError, match="told another order"):
+    uploads = {n: parties.upload(n, 3, b"another" if n == "node_1" else b"the order") for n in ids(3)}
+    server = parties.server(3)
+    server.take_upload(uploads["node_0"])
+    with pytest.raises(FedbiomedSecureAggregationError, match="node_1 was told another order than node_0"):
+        server.take_upload(uploads["node_1"])
+    server.take_upload(replace(uploads["node_1"], bound=b"the order"))  # as a node that lies about it
+    server.take_upload(uploads["node_2"])
+    with pytest.raises(FedbiomedSecureAggregationError, match="does not open"):
         server.open()
+
+
+def test_auxiliary_variables_are_refused_in_one_line(parties: JoyeLibertParties) -> None:
+    with pytest.raises(FedbiomedSecureAggregationError, match="sums no auxiliary variables"):
+        parties.nodes["node_0"].protect(6, 0, {Purpose.AUX: Part({"w": np.zeros(2)}, 1.0)}, 1)
+    with pytest.raises(FedbiomedSecureAggregationError, match="sums no auxiliary variables"):
+        parties.server(sizes={**SIZES, Purpose.AUX: 2})
 
 
 def test_a_round_is_answered_once(parties: JoyeLibertParties, caplog: pytest.LogCaptureFixture) -> None:

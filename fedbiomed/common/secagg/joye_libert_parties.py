@@ -7,7 +7,7 @@ are there. So an attempt is not repeated: where a node is missing the round fail
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field, replace
 
 from fedbiomed.common.exceptions import FedbiomedSecureAggregationError
@@ -71,6 +71,7 @@ class JoyeLibertNode:
             raise round_error(f"the node counts by 1 to {session.terms.max_weight} samples, not {weight!r:.40}")
         if not parts:
             raise round_error("there is nothing to protect")
+        _refuse_aux(parts)
         codes = {p: quantise(part.update, Layout.of(part.update), part.clip, session.terms.bits) for p, part in parts.items()}
         record = RoundRecord(sid=session.sid, round=round_, attempt=attempt, weight=weight, self_seed=None, bound=bound)
         self._ledger.save(record)
@@ -96,6 +97,7 @@ class JoyeLibertNode:
             shares={},
             clipped=clipped,
             digest=vectors_digest(found),
+            bound=record.bound,
         )
 
     def close(self, round_: int) -> None:
@@ -123,7 +125,6 @@ class HiddenAttempt:
         sizes: number of values by purpose, without the weight.
         modulus: N.
         server_key: sk_0.
-        bound: see `joye_libert.Context`.
     """
 
     terms: Terms
@@ -133,7 +134,6 @@ class HiddenAttempt:
     sizes: Mapping[Purpose, int]
     modulus: int
     server_key: int = field(repr=False)
-    bound: bytes = b""
 
 
 class JoyeLibertServer:
@@ -141,8 +141,10 @@ class JoyeLibertServer:
 
     def __init__(self, attempt: HiddenAttempt) -> None:
         require_scheme(attempt.terms)
+        _refuse_aux(attempt.sizes)
         packing = Packing.of(attempt.terms, attempt.modulus)
         self._attempt = attempt
+        self._bound = b""
         self._sums = {purpose: HiddenSum(size + 1, packing, attempt.modulus) for purpose, size in attempt.sizes.items()}
         self.clipped: dict[str, Mapping[Purpose, float]] = {}
 
@@ -150,7 +152,8 @@ class JoyeLibertServer:
         """Add a node's vectors to the hidden sum.
 
         Raises:
-            FedbiomedSecureAggregationError: it is of another attempt or node, came twice, or is damaged.
+            FedbiomedSecureAggregationError: it is of another attempt or node, came twice, is damaged, or was made of another order than
+                the first one: no sum would open with it.
         """
         attempt, place = self._attempt, (upload.sid, upload.round, upload.attempt)
         if place != (attempt.sid, attempt.round, attempt.attempt):
@@ -160,6 +163,9 @@ class JoyeLibertServer:
         is_whole = upload.vectors.keys() == self._sums.keys() and all(self._sums[p].fits(v) for p, v in upload.vectors.items())
         if not is_whole or upload.digest != vectors_digest(upload.vectors):
             raise round_error(f"the vectors of {upload.node_id} are damaged, or of other purposes or sizes")
+        if self.clipped and upload.bound != self._bound:
+            raise round_error(f"{upload.node_id} was told another order than {next(iter(self.clipped))}: its vectors open with no others")
+        self._bound = upload.bound
         for purpose, vector in upload.vectors.items():
             self._sums[purpose].add(vector)
         self.clipped[upload.node_id] = upload.clipped
@@ -190,7 +196,12 @@ class JoyeLibertServer:
         self.close()
         attempt = self._attempt
         place = Place(attempt.sid, attempt.round, attempt.attempt)
-        return {p: hidden.opened(attempt.server_key, Context(place, p, attempt.bound)) for p, hidden in self._sums.items()}
+        return {p: hidden.opened(attempt.server_key, Context(place, p, self._bound)) for p, hidden in self._sums.items()}
+
+
+def _refuse_aux(purposes: Container[Purpose]) -> None:
+    if Purpose.AUX in purposes:
+        raise round_error("the scheme joye_libert sums no auxiliary variables: choose the scheme lom, or an optimizer without them")
 
 
 def missing_error(round_: int, reasons: Mapping[str, str]) -> FedbiomedSecureAggregationError:

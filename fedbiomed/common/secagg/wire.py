@@ -2,7 +2,6 @@
 
 import base64
 import binascii
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from fedbiomed.common.secagg.errors import round_error
 from fedbiomed.common.secagg.lom_messages import Upload
 from fedbiomed.common.secagg.quantise import checked_clip
 from fedbiomed.common.secagg.terms import Purpose
-from fedbiomed.common.security.framing import joined
 from fedbiomed.common.serializer import Serializer
 
 _KEYS = ("sid", "attempt", "clip", "layout")
@@ -62,11 +60,6 @@ class SecaggOrder:
         return cls(sid=content, attempt=attempt, clip=checked_clip(clip), layout=layout)
 
 
-def told_alike(params_sha256: str, plan_sha256: str, plan_class: str, order: SecaggOrder) -> bytes:
-    """Digest of what all nodes of a round must have been told alike: model, plan, and how updates are rounded."""
-    return hashlib.sha256(joined("fbm-secagg-order-v1", params_sha256, plan_sha256, plan_class, order.layout, repr(order.clip))).digest()
-
-
 def secagg_of(given: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """What orders tell, checked; None, or nothing but None, for no secure aggregation.
 
@@ -99,6 +92,7 @@ def write_masked(upload: Upload, origin: Mapping[str, Any], path: Path) -> None:
         "shares": dict(upload.shares),
         "clipped": {purpose.value: fraction for purpose, fraction in upload.clipped.items()},
         "digest": upload.digest,
+        "bound": upload.bound,
     }
     Serializer.dump(content, path)
 
@@ -125,6 +119,7 @@ def read_masked(path: Path, node_id: str, job_id: str) -> Upload:
             "shares": dict(shares),
             "clipped": dict(clipped),
             "digest": bytes(digest),
+            "bound": bytes(bound),
         } if (owner, job) == (node_id, job_id) and _are_vectors(vectors) and _are_shares(shares) and _are_fractions(clipped):
             return Upload(
                 node_id=node_id,
@@ -135,6 +130,7 @@ def read_masked(path: Path, node_id: str, job_id: str) -> Upload:
                 shares=shares,
                 clipped={Purpose(purpose): float(fraction) for purpose, fraction in clipped.items()},
                 digest=digest,
+                bound=bound,
             )
     raise round_error(f"the masked update of {node_id} is none: it is malformed, or of another node or job")
 

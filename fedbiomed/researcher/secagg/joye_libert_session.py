@@ -1,7 +1,7 @@
 """A session of the scheme `joye_libert`: after the agreement the nodes make keys, of which the researcher gets minus the sum."""
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ class JoyeLibertSession(SecureSession):
         """See `SecureSession.arithmetic`."""
         return {**SecureSession.arithmetic(self), "biprime": self.modulus, "max_keysize": 2 * self.modulus.bit_length()}
 
-    def server(self, round_: int, attempt: int, sizes: Mapping[Purpose, int], bound: Callable[[], bytes]) -> JoyeLibertServer:
+    def server(self, round_: int, attempt: int, sizes: Mapping[Purpose, int]) -> JoyeLibertServer:
         """See `SecureSession.server`."""
         return JoyeLibertServer(
             HiddenAttempt(
@@ -49,7 +49,6 @@ class JoyeLibertSession(SecureSession):
                 sizes=sizes,
                 modulus=self.modulus,
                 server_key=self.server_key,
-                bound=bound(),
             )
         )
 

@@ -14,7 +14,6 @@ from typing import Any
 
 from fedbiomed.common.constants import Phase
 from fedbiomed.common.exceptions import FedbiomedError
-from fedbiomed.common.files import sha256_of_file
 from fedbiomed.common.params import Params
 from fedbiomed.common.secagg.errors import round_error
 from fedbiomed.common.secagg.joye_libert_parties import JoyeLibertServer
@@ -22,7 +21,7 @@ from fedbiomed.common.secagg.lom_server import LomServer
 from fedbiomed.common.secagg.quantise import mean_of
 from fedbiomed.common.secagg.terms import Purpose
 from fedbiomed.common.secagg.update import digest_of, layouts_of, moved, range_of
-from fedbiomed.common.secagg.wire import SecaggOrder, read_masked, told_alike
+from fedbiomed.common.secagg.wire import SecaggOrder, read_masked
 from fedbiomed.researcher.aggregators.aggregator import Aggregator
 from fedbiomed.researcher.datasets import FederatedDataSet
 from fedbiomed.researcher.events.model_trainer import ModelTrainer
@@ -124,8 +123,6 @@ class SecureRound(RoundUpdates):
         self._sent = {name: file[name] for name in model}
         self._layouts, self._digest = layouts_of(model), digest_of(model)
         self._attempt = 0
-        self._files = (Path(job.params_path), Path(job.training_plan_file))
-        self._plan_class = job.training_plan_name
         self._server = self._new_server()
         self._refused |= session.absent
         self.clipped: dict[str, Mapping[Purpose, float]] = {}
@@ -133,11 +130,7 @@ class SecureRound(RoundUpdates):
     @property
     def order(self) -> dict[str, Any]:
         """What the orders of the round tell."""
-        return self._order.as_dict()
-
-    @property
-    def _order(self) -> SecaggOrder:
-        return SecaggOrder(sid=self._session.sid, attempt=self._attempt, clip=self._clip, layout=self._digest)
+        return SecaggOrder(sid=self._session.sid, attempt=self._attempt, clip=self._clip, layout=self._digest).as_dict()
 
     @property
     def sizes(self) -> dict[Purpose, int]:
@@ -245,8 +238,4 @@ class SecureRound(RoundUpdates):
         return self._session.terms.threshold
 
     def _new_server(self) -> LomServer | JoyeLibertServer:
-        return self._session.server(self._round, self._attempt, self.sizes, self._told_alike)
-
-    def _told_alike(self) -> bytes:
-        params, plan = (sha256_of_file(path) for path in self._files)
-        return told_alike(params, plan, self._plan_class, self._order)
+        return self._session.server(self._round, self._attempt, self.sizes)

@@ -76,13 +76,12 @@ class SecureSession:
         terms = self.terms
         return {"scheme": terms.scheme.value, "bits": terms.bits, "ring_bits": RING_BITS, "max_weight": terms.max_weight}
 
-    def server(self, round_: int, attempt: int, sizes: Mapping[Purpose, int], bound: Callable[[], bytes]) -> LomServer | JoyeLibertServer:
+    def server(self, round_: int, attempt: int, sizes: Mapping[Purpose, int]) -> LomServer | JoyeLibertServer:
         """What adds the vectors of an attempt.
 
         Args:
             round_, attempt: both count from 0.
             sizes: number of values by purpose.
-            bound: gives the digest of what the nodes are told, see `wire.told_alike`, where it is needed here.
         """
         return LomServer(
             Attempt(
