@@ -61,7 +61,7 @@ class Node:
 
     def __init__(self, config: NodeConfig, bus: MessageBus, files: FileStore, store: NodeStore, *, worker: Worker, boot_id: str) -> None:
         self._config, self._bus, self._boot_id = config, bus, boot_id
-        self._book, self._states = OrderBook(store), NodeStates(store, config.var / f"node_state_{config.id}")
+        self._book, self._states = OrderBook(store), NodeStates.of(config, store)
         datasets, plans = DatasetRegistry(store), plan_registry(config, store)
         self._plans = plans
         self._heartbeat = Heartbeat(self._book, config.id, self._publish)

@@ -92,8 +92,9 @@ class Round:
         aux = _optimizer_of(plan).get_aux()
         self._judge(plan, checkpoints, CheckpointMode.PRE_AGGREGATION)
         self._note(checkpoints.save_state())
+        weights = plan.node_half().leaving(call_user(plan, "after_training_params"))
         state = round_optimizer.keep(_optimizer_of(plan), plan.node_half().kept(), self._task.state)
-        self._write(plan, aux)
+        self._write(plan, weights, aux)
         self._note(self._privacy.remarks(_sample_count(plan)))
         return self._result(_sample_count(plan), timing, *state, privacy=self._privacy.told(plan, self._monitor))
 
@@ -214,8 +215,7 @@ class Round:
         call_user(plan, "training_routine", history_monitor=self._monitor, node_args=self._task.node_args)
         return {"rtime_training": time.perf_counter() - began, "ptime_training": time.process_time() - processor_began}
 
-    def _write(self, plan: BaseTrainingPlan, aux: dict[str, Any]) -> None:
-        weights = plan.node_half().leaving(call_user(plan, "after_training_params"))
+    def _write(self, plan: BaseTrainingPlan, weights: dict[str, Any], aux: dict[str, Any]) -> None:
         content = {
             "researcher_id": self._task.researcher_id,
             "job_id": self._task.job_id,

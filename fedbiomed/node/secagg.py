@@ -8,7 +8,7 @@ import logging
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,16 @@ from fedbiomed.common.messages.secagg import bytes_of, text_of
 from fedbiomed.common.messages.training import TrainRequest
 from fedbiomed.common.secagg import joye_libert, packets
 from fedbiomed.common.secagg.agreement import KeyShare, NodeAgreement, Offer, Session
+from fedbiomed.common.secagg.beside import SOURCES, flattened
 from fedbiomed.common.secagg.errors import round_error, setup_error
 from fedbiomed.common.secagg.joye_libert_parties import JoyeLibertNode
+from fedbiomed.common.secagg.layout import Layout
 from fedbiomed.common.secagg.lom_messages import Notice, Upload
 from fedbiomed.common.secagg.lom_node import LomNode, Part
+from fedbiomed.common.secagg.part_rules import rule_of
 from fedbiomed.common.secagg.survivors import SurvivorSet
 from fedbiomed.common.secagg.terms import Purpose, Scheme
-from fedbiomed.common.secagg.update import digest_of, parts_of
+from fedbiomed.common.secagg.update import digest_of, parts_of, ruled
 from fedbiomed.common.secagg.wire import SecaggOrder, write_masked
 from fedbiomed.common.security.framing import joined
 from fedbiomed.common.security.identity import Identity, made_identity
@@ -36,6 +39,7 @@ from fedbiomed.node.peers import PeerBook
 from fedbiomed.node.secagg_joye_libert import JoyeLibertKeys
 from fedbiomed.node.secagg_ledger import StoredLedger
 from fedbiomed.node.secagg_sessions import SessionBook
+from fedbiomed.node.state import NodeStates
 from fedbiomed.node.store import NodeStore
 
 logger = logging.getLogger(__name__)
@@ -43,6 +47,7 @@ _MAX_PENDING = 32
 _MAY_LEAVE = frozenset(
     {"model_weights", "researcher_id", "job_id", "state_id", "node_id", "encrypted", "encryption_factor", "optimizer_args"}
 )
+_SHARED = "shared_"  # an aggregator's files of such names are the same for all nodes
 
 
 class NodeSecagg:
@@ -58,6 +63,7 @@ class NodeSecagg:
         self._config, self._files = config, files
         self._book, self._peers = SessionBook(store), PeerBook(store)
         self._ledger = StoredLedger(store, config.var / "secagg")
+        self._states = NodeStates.of(config, store)
         self._lock = threading.Lock()
         self._pending: OrderedDict[str, tuple[Offer, NodeAgreement]] = OrderedDict()
         self._identity: Identity | None = None
@@ -107,10 +113,7 @@ class NodeSecagg:
         if not masked.is_file():
             order = SecaggOrder.of(request.secagg or {})
             content, sent = Serializer.load(result), Serializer.load(folder / "params.mpk")
-            made = _what_may_leave(content)
-            if digest_of(made) != order.layout:
-                raise round_error("names, types or shapes of the node's parameters are not those of the researcher's model")
-            parts = parts_of(made, sent["model_weights"], order.clip)
+            parts = _parts(content, sent["model_weights"], order)
             upload = self._protected(request, order, parts, weight, check)
             write_masked(upload, {key: content[key] for key in ("researcher_id", "job_id", "node_id", "state_id")}, masked)
         result.unlink(missing_ok=True)
@@ -193,7 +196,8 @@ class NodeSecagg:
         sid = bytes_of(request.sid)
         upload = self._lom_node_of(sid, request.researcher_id).protect_again(request.round, request.attempt)
         job_id = self._job_of(sid)
-        origin = {"researcher_id": request.researcher_id, "job_id": job_id, "node_id": self._config.id, "state_id": None}
+        state_id = self._states.last_of(job_id, request.round)
+        origin = {"researcher_id": request.researcher_id, "job_id": job_id, "node_id": self._config.id, "state_id": state_id}
         with tempfile.TemporaryDirectory(prefix="secagg_", dir=self._config.var) as folder:
             path = Path(folder) / "masked.mpk"
             write_masked(upload, origin, path)
@@ -266,17 +270,44 @@ class NodeSecagg:
 
 
 def _told(request: TrainRequest, order: SecaggOrder) -> bytes:
-    """Digest of what all nodes of a round must have been told alike: model, plan, and how updates are rounded."""
+    """Digest of what all nodes of a round must have been told alike: model, plan, what goes beside them, and how updates are rounded."""
+    rules = [rule.told for rule in order.parts]
+    shared = [ref.sha256 for name, ref in sorted(request.aggregator_files.items()) if name.startswith(_SHARED)]
+    beside = [str(len(rules)), *shared, *(ref.sha256 for ref in request.aux_files)]
     return hashlib.sha256(
-        joined("fbm-secagg-order-v1", request.params.sha256, request.plan.sha256, request.plan_class, order.layout, repr(order.clip))
+        joined("fbm-secagg-order-v2", request.params.sha256, request.plan.sha256, request.plan_class, order.layout, *rules, *beside)
     ).digest()
 
 
-def _what_may_leave(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters of a result; everything else that tells of single nodes is refused by name."""
+def _parts(content: Mapping[str, Any], sent: Mapping[str, Any], order: SecaggOrder) -> dict[Purpose, Part]:
+    """A result in the parts that the order asks for, and nothing else.
+
+    Raises:
+        FedbiomedSecureAggregationError: it holds what may not leave, or does not fit to the researcher's model or what it sums beside.
+    """
+    rule = rule_of(order.parts, Purpose.AUX)
+    made = _what_may_leave(content, beside=() if rule is None else SOURCES)
+    if digest_of(made) != order.layout:
+        raise round_error("names, types or shapes of the node's parameters are not those of the researcher's model")
+    parts = parts_of(made, sent, order.parts)
+    if rule is not None:
+        beside = flattened(content)
+        if not beside or Layout.of(beside).digest.hex() != rule.layout:
+            raise round_error(
+                f"the auxiliary variables of this node are {', '.join(sorted(beside))[:200] or 'absent'}: not those, or not of the shapes, "
+                "that the researcher sums; let the plan's optimizer have the modules that belong to agg_optimizer, and make a step at least"
+            )
+        parts[Purpose.AUX] = ruled(Purpose.AUX, beside, order.parts)
+    if parts.keys() != {rule.purpose for rule in order.parts}:
+        raise round_error("the order has rules for other parts than those of this node's update")
+    return parts
+
+
+def _what_may_leave(content: Mapping[str, Any], beside: Collection[str]) -> dict[str, Any]:
+    """The parameters of a result; everything else that tells of single nodes is refused by name, but for what is summed beside."""
     for name, value in content.items():
         found = sorted(key for key, part in value.items() if part) if isinstance(value, Mapping) and name == "optim_aux_var" else value
-        if name not in _MAY_LEAVE and found:
+        if name not in _MAY_LEAVE and name not in beside and found:
             raise round_error(
                 f"beside its parameters the update of this node holds {name!r:.80} ({', '.join(map(str, found))[:200]}), which secure "
                 "aggregation does not hide: choose an aggregator and an optimizer without it, or switch secure aggregation off"

@@ -10,7 +10,7 @@ from fedbiomed.common.exceptions import FedbiomedNodeStoreError
 from fedbiomed.common.files import sync_folder, written_whole
 from fedbiomed.common.secagg.ledger import RoundRecord
 from fedbiomed.common.secagg.quantise import Quantised
-from fedbiomed.common.secagg.terms import Purpose
+from fedbiomed.common.secagg.terms import Purpose, Weighting
 from fedbiomed.node.store import NodeStore
 
 
@@ -56,7 +56,7 @@ class StoredLedger:
         try:
             place.mkdir(parents=True, mode=0o700)
             for purpose, quantised in values.items():
-                with written_whole(place / f"{purpose.value}.npz") as file:
+                with written_whole(place / f"{purpose.value}.{quantised.weighting.value}.npz") as file:
                     np.savez(file, values=quantised.values, clipped=np.float64(quantised.clipped))
             sync_folder(place)
         except OSError as error:
@@ -69,17 +69,25 @@ class StoredLedger:
             FedbiomedNodeStoreError: it cannot be read.
         """
         found = {}
-        for path in sorted(self._place(sid, round_).glob("*.npz")):
+        for path in self._files(sid, round_):
             try:
+                purpose, weighting, _ = path.name.split(".")
                 with np.load(path, allow_pickle=False) as kept:
-                    found[Purpose(path.stem)] = Quantised(kept["values"], float(kept["clipped"]))
+                    found[Purpose(purpose)] = Quantised(kept["values"], float(kept["clipped"]), Weighting(weighting))
             except (OSError, ValueError, KeyError) as error:
                 raise FedbiomedNodeStoreError(f"cannot read the kept update {path}: {error}") from error
         return found
 
+    def weightings(self, sid: bytes, round_: int) -> set[Weighting]:
+        """By what this node counts in the parts of the kept update: told by the files' names."""
+        return {Weighting(path.name.split(".")[1]) for path in self._files(sid, round_)}
+
     def drop_values(self, sid: bytes, round_: int) -> None:
         """Delete the quantised update of a round."""
         shutil.rmtree(self._place(sid, round_), ignore_errors=True)
+
+    def _files(self, sid: bytes, round_: int) -> list[Path]:
+        return sorted(self._place(sid, round_).glob("*.npz"))
 
     def _place(self, sid: bytes, round_: int) -> Path:
         return self._folder / f"{sid.hex()}_{round_}"

@@ -18,7 +18,9 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
+from fedbiomed.common.config import NodeConfig
 from fedbiomed.common.exceptions import FedbiomedNodeStateManagerError
 from fedbiomed.node.store import NodeStore
 
@@ -58,6 +60,11 @@ class NodeStates:
         self._folder = folder
         self._now = now
 
+    @classmethod
+    def of(cls, config: NodeConfig, store: NodeStore) -> Self:
+        """Those of a node, in its own folder."""
+        return cls(store, config.var / f"node_state_{config.id}")
+
     def require(self, state_id: str, job_id: str) -> Path | None:
         """Check that a state of this job is there; gives its file, None where it has none.
 
@@ -73,6 +80,15 @@ class NodeStates:
                 "later breakpoint, or start the experiment anew"
             )
         return None if row["state_path"] is None else self._folder / row["state_path"]
+
+    def last_of(self, job_id: str, round_: int) -> str | None:
+        """The state that was made last in a round of a job; None where there is none."""
+        with self._store.transaction() as connection:
+            row = connection.execute(
+                "SELECT state_id FROM node_states WHERE job_id = ? AND round = ? ORDER BY created_at DESC, rowid DESC LIMIT 1",
+                (job_id, round_),
+            ).fetchone()
+        return None if row is None else str(row["state_id"])
 
     def save(self, state_id: str, job_id: str, round_: int, file: StateFile | None = None) -> None:
         """Keep the state of a training round that ended well.

@@ -55,6 +55,7 @@ class Job:
         reported_metrics: `{round: {node_id: (value, ...)}}`, each value with `phase`, `metric`, `value`, `iteration`, `epoch`.
         last_msg: the fields of the order that was sent last.
         staying: names of parameters that do not travel; the plan's model here has them as they were made.
+        node_states: which state each node kept last.
         node_params: parameters that single nodes get in place of the job's, until new ones of the job are set.
 
     Raises:
@@ -87,7 +88,7 @@ class Job:
         self.last_msg: dict[str, Any] | None = None
         self.staying: frozenset[str] = frozenset()
         self._attempts: dict[int, int] = {}
-        self._states = NodeStateAgent(self.nodes)
+        self.node_states = NodeStateAgent(self.nodes)
         self.requests = Requests() if reqs is None else reqs
         self.repo = self.requests.connection.files
         self._files = JobFiles(self.repo, self.id, keep_files_dir, self.nodes)
@@ -191,7 +192,7 @@ class Job:
         """Take over what the nodes of a round replied and measured; returns who they are."""
         self.training_replies[round_] = Responses(replies)
         self.reported_metrics[round_] = metrics
-        self._states.update_node_states(self.nodes, replies)
+        self.node_states.update_node_states(self.nodes, replies)
         self.nodes = [reply["node_id"] for reply in replies]
         return list(self.nodes)
 
@@ -255,7 +256,7 @@ class Job:
     def _prepare_agg_optimizer_aux_var(
         self, aux_var: Mapping[str, Mapping[str, Any]], nodes: Iterable[str]
     ) -> tuple[aux_vars.AuxVar, dict[str, aux_vars.AuxVar]]:
-        return aux_vars.split_by_reader(aux_var, nodes, self._states.get_last_node_states())
+        return aux_vars.split_by_reader(aux_var, nodes, self.node_states.get_last_node_states())
 
     def extract_received_optimizer_aux_var_from_round(self, round_id: int) -> dict[str, dict[str, dict[str, Any]]]:
         """What the nodes' optimizers sent in a round: `{module: {node_id: {...}}}`."""
@@ -264,14 +265,14 @@ class Job:
     @contextlib.contextmanager
     def undone_on_failure(self, round_: int) -> Iterator[None]:
         """Put everything back as it was when the block raises: nodes, their states, replies, parameters; `failures` stay to be read."""
-        nodes, states, params = list(self.nodes), self._states.save_state_breakpoint(), (self._params_path, self._params_url)
+        nodes, states, params = list(self.nodes), self.node_states.save_state_breakpoint(), (self._params_path, self._params_url)
         replies, metrics = self.training_replies.get(round_), self.reported_metrics.get(round_)
         own = self.node_params.state()
         try:
             yield
         except BaseException:
             self.nodes = nodes
-            self._states.load_state_breakpoint(states)
+            self.node_states.load_state_breakpoint(states)
             job_state.put_back(self.training_replies, round_, replies)
             job_state.put_back(self.reported_metrics, round_, metrics)
             self._params_path, self._params_url = params
@@ -293,7 +294,7 @@ class Job:
             "job_id": self.id,
             "model_params_path": job_state.link(self._params_path, folder, "aggregated_params_current.mpk"),
             "training_replies": job_state.saved_replies(self.training_replies, folder),
-            "node_state": self._states.save_state_breakpoint(),
+            "node_state": self.node_states.save_state_breakpoint(),
             "node_params": job_state.linked(self.node_params.paths(), folder),
             "node_optimizers": job_state.linked(self.node_params.optimizers.paths(), folder),
             "failures": {str(round_): reasons for round_, reasons in self.failures.items()},
@@ -312,7 +313,7 @@ class Job:
             logger.warning("this breakpoint was made by %s; the nodes will know the orders as yours", saved_state["researcher_id"])
         self.id = saved_state["job_id"]
         self.training_replies = job_state.loaded_replies(saved_state["training_replies"])
-        self._states.load_state_breakpoint(saved_state["node_state"])
+        self.node_states.load_state_breakpoint(saved_state["node_state"])
         self.failures = {int(round_): dict(reasons) for round_, reasons in saved_state.get("failures", {}).items()}
         self._attempts = {int(round_): count for round_, count in saved_state.get("attempts", {}).items()}
         self.update_parameters(filename=saved_state["model_params_path"])
@@ -355,7 +356,7 @@ class Job:
         optim_aux_var: Mapping[str, Mapping[str, Any]] | None,
         secagg: dict[str, Any] | None,
     ) -> list[TrainRequest]:
-        datasets, states = self._data.data(), self._states.get_last_node_states()
+        datasets, states = self._data.data(), self.node_states.get_last_node_states()
         if not self.nodes or not set(self.nodes) <= datasets.keys():
             raise FedbiomedJobError(
                 f"{ErrorNumbers.FB411.value}: round {round_} asks {self.nodes or 'no node'}, the training data is on "

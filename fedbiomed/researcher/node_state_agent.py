@@ -44,6 +44,10 @@ class NodeStateAgent:
                 states[reply["node_id"]] = reply["state_id"]
         self._states = states
 
+    def put(self, states: Mapping[str, str | None]) -> None:
+        """Put these states in the place of those of their nodes; None where a node has none."""
+        self._states = {**self._states, **states}
+
     def save_state_breakpoint(self) -> dict[str, Any]:
         """`{"collection_state_ids": {node_id: state_id or None}}`."""
         return {_KEY: self.get_last_node_states()}

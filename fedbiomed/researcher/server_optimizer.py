@@ -5,7 +5,7 @@ Source: Reddi et al. 2021, Adaptive Federated Optimization, algorithm 1 (arXiv:2
 
 import contextlib
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from fedbiomed.common.exceptions import (
     FedbiomedOptimizerError,
 )
 from fedbiomed.common.params import Params
+from fedbiomed.common.secagg.beside import IDS, OPTIMIZER, named
 from fedbiomed.common.serializer import Serializer
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class AuxTotal:
             if found:
                 self._unasked[node_id] = sorted(found)
             return {}
-        parts = {name: self._optimizer.aux_var_of(name, values) for name, values in found.items()}
+        parts = {name: self._optimizer.aux_var_of(name, _known_as(name, values, [node_id])) for name, values in found.items()}
         for name, part in parts.items():
             self._with(name, part)
         return parts
@@ -58,6 +59,29 @@ class AuxTotal:
     def add(self, parts: "Mapping[str, AuxVar]") -> None:
         """Take in what `checked` gave."""
         self._total.update({name: self._with(name, part) for name, part in parts.items()})
+
+    def take_sum(self, values: Mapping[str, Mapping[str, Any]], nodes: Sequence[str], like: Mapping[str, Any]) -> None:
+        """Take in the sum over nodes, where it is all that is known of them.
+
+        Args:
+            values: by module and field; a vector by the names of parameters.
+            nodes: in the sum; the optimizer's modules know them by these ids.
+            like: trainable parameters, of whose kind vectors are made.
+
+        Raises:
+            FedbiomedOptimizerError: the optimizer has no such module.
+        """
+        if self._optimizer is None or not values:
+            return
+        from fedbiomed.common.declearn_library import Vector  # heavy, and loaded where there is an optimizer
+
+        def made(value: Any) -> Any:
+            is_vector = isinstance(value, Mapping)
+            return Vector.build({name: _alike(name, like[name], part) for name, part in value.items()}) if is_vector else float(value)
+
+        for module, fields in values.items():
+            total = {name: made(value) for name, value in fields.items()}
+            self._total[module] = self._optimizer.aux_var_of(module, _known_as(module, total, nodes))
 
     def hand_over(self) -> None:
         """Give all of it to the optimizer.
@@ -79,6 +103,31 @@ class AuxTotal:
         from fedbiomed.common.optimizers.optimizer import added  # heavy, and loaded where there is an optimizer
 
         return added(self._total[name], part) if name in self._total else part
+
+
+def _known_as(module: str, values: Mapping[str, Any], nodes: Sequence[str]) -> dict[str, Any]:
+    """Variables of a module that counts its clients, with the ids of the nodes: the same with secure aggregation and without."""
+    return {**values, IDS[1]: list(nodes)} if module == IDS[0] else dict(values)
+
+
+def aux_shapes(optimizer: "Optimizer | None", trainable: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the auxiliary variables that nodes send, for their sum; see `common/secagg/beside.py`.
+
+    Args:
+        optimizer: the researcher's.
+        trainable: parameters by name.
+
+    Raises:
+        FedbiomedOptimizerError: those of a module cannot be summed: which, and why.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for module, fields in ({} if optimizer is None else optimizer.summed_aux()).items():
+        for field, kind in fields.items():
+            if kind == "number":
+                shapes[named(OPTIMIZER, module, field)] = ()
+            else:
+                shapes |= {named(OPTIMIZER, module, field, name): tuple(value.shape) for name, value in trainable.items()}
+    return shapes
 
 
 def aux_to_send(optimizer: "Optimizer | None") -> dict[str, dict[str, Any]] | None:

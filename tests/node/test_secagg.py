@@ -22,8 +22,9 @@ from fedbiomed.common.messages.secagg import bytes_of, text_of
 from fedbiomed.common.messages.training import TrainRequest
 from fedbiomed.common.secagg import packets
 from fedbiomed.common.secagg.agreement import NodeAgreement, ResearcherAgreement, Session
-from fedbiomed.common.secagg.terms import Purpose
-from fedbiomed.common.secagg.update import digest_of
+from fedbiomed.common.secagg.part_rules import PartRule
+from fedbiomed.common.secagg.terms import Purpose, Weighting
+from fedbiomed.common.secagg.update import digest_of, layouts_of
 from fedbiomed.common.secagg.wire import SecaggOrder, read_masked
 from fedbiomed.common.security.identity import Identity
 from fedbiomed.common.security.peers import MemoryPeers
@@ -39,6 +40,10 @@ from tests.support.secagg import RESEARCHER, LomParties, terms
 
 SENT = {"w": np.zeros(2, np.float32), "steps": np.asarray([3])}
 MADE = {"w": np.asarray([0.5, -0.25], np.float32), "steps": np.asarray([7])}
+RULES = tuple(
+    PartRule(purpose=purpose, clip=1.0, weighting=Weighting.SAMPLES, layout=layout.digest.hex())
+    for purpose, layout in layouts_of(MADE).items()
+)
 ASKED = {"request_id": "request_1", "researcher_id": RESEARCHER, "issued_at": 1.0, "expires_at": 2.0}
 
 
@@ -61,7 +66,7 @@ class Desk:
 
     def order(self, **changes: Any) -> TrainRequest:
         """An order of the session, whose files are there."""
-        told = SecaggOrder(sid=self.session.sid, attempt=0, clip=1.0, layout=digest_of(MADE)).as_dict()
+        told = SecaggOrder(sid=self.session.sid, attempt=0, layout=digest_of(MADE), parts=RULES).as_dict()
         Serializer.dump({"model_weights": SENT}, self.folder / "params.mpk")
         self.result()
         return train_request("node_0", researcher_id=RESEARCHER, job_id="exp_1", secagg={**told, **changes})
@@ -132,10 +137,14 @@ def test_orders_of_others_are_refused(desk: Desk) -> None:
     for changes in ({"job_id": "exp_2"}, {"researcher_id": "researcher_2"}):
         with pytest.raises(FedbiomedSecureAggregationError, match="another researcher or job"):
             node.check(replace(request, **changes))
-    unknown = SecaggOrder(sid=bytes(32), attempt=0, clip=1.0, layout="").as_dict()
+    unknown = SecaggOrder(sid=bytes(32), attempt=0, layout="", parts=RULES).as_dict()
+    first, *rest = unknown["parts"]
     with pytest.raises(FedbiomedSecureAggregationError, match="does not know the session"):
         node.check(replace(request, secagg=unknown))
-    for wrong in ({**unknown, "sid": "x"}, {**unknown, "clip": -1}, {**unknown, "layout": "x"}, {**unknown, "more": 1}, {}):
+    bad_parts = [[{**first, key: value}, *rest] for key, value in (("clip", -1), ("purpose", "x"), ("weighting", "x"), ("layout", ""))]
+    bad_parts += [[first, first], [{"clip": 1.0}], "x"]
+    wrongs = [{**unknown, "sid": "x"}, {**unknown, "layout": "x"}, {**unknown, "more": 1}, {}]
+    for wrong in (*wrongs, *({**unknown, "parts": parts} for parts in bad_parts)):
         with pytest.raises(FedbiomedSecureAggregationError):
             node.check(replace(request, secagg=wrong))
 

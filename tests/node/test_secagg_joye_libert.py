@@ -16,7 +16,9 @@ from fedbiomed.common.messages.secagg import SecaggAgain, SecaggClose, SecaggOff
 from fedbiomed.common.messages.training import TrainRequest
 from fedbiomed.common.secagg import packets
 from fedbiomed.common.secagg.joye_libert_keys import Modulus, drawn_keys, sealed_shares, signed_modulus
-from fedbiomed.common.secagg.terms import Purpose, Scheme
+from fedbiomed.common.secagg.layout import Layout
+from fedbiomed.common.secagg.part_rules import PartRule
+from fedbiomed.common.secagg.terms import Purpose, Scheme, Weighting
 from fedbiomed.common.secagg.update import digest_of
 from fedbiomed.common.secagg.wire import SecaggOrder, read_masked
 from fedbiomed.common.security.identity import made_identity
@@ -31,6 +33,7 @@ from tests.support.secagg import RESEARCHER, Agreed, agreed, terms
 pytest.importorskip("gmpy2", reason="the scheme joye_libert is an extra")
 SENT = {"w": np.zeros(2, np.float32)}
 MADE = {"w": np.asarray([0.5, -0.25], np.float32)}
+RULE = PartRule(purpose=Purpose.WEIGHTS, clip=1.0, weighting=Weighting.SAMPLES, layout=Layout.of(MADE).digest.hex())
 ASKED = {"request_id": "request_1", "researcher_id": RESEARCHER, "issued_at": 1.0, "expires_at": 2.0}
 
 
@@ -88,7 +91,7 @@ class Desk:
         Serializer.dump({"model_weights": SENT}, self.folder / "params.mpk")
         ids = {"researcher_id": RESEARCHER, "job_id": "exp_1", "node_id": "node_1", "state_id": "state_1"}
         Serializer.dump({**ids, "model_weights": MADE, "encrypted": False}, self.folder / "result.mpk")
-        told = SecaggOrder(sid=self.session.sid, attempt=0, clip=1.0, layout=digest_of(MADE)).as_dict()
+        told = SecaggOrder(sid=self.session.sid, attempt=0, layout=digest_of(MADE), parts=(RULE,)).as_dict()
         return train_request("node_1", researcher_id=RESEARCHER, job_id="exp_1", secagg=told)
 
 

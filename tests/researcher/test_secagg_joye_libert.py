@@ -17,12 +17,13 @@ from fedbiomed.common.exceptions import FedbiomedSecaggError, FedbiomedSecureAgg
 from fedbiomed.common.secagg.terms import Purpose
 from fedbiomed.common.training_plans.torch_plan import TorchTrainingPlan
 from fedbiomed.node.store import NodeStore
+from fedbiomed.researcher.aggregators import Scaffold
 from fedbiomed.researcher.experiment import Experiment
 from fedbiomed.researcher.requests import Requests
 from fedbiomed.researcher.secagg import SecureAggregation
 from fedbiomed.researcher.strategies import DefaultStrategy
 from tests.support.memory_federation import MemoryFederation
-from tests.support.moody import ARGS, assert_close, same, state, weights
+from tests.support.moody import ARGS, MoodyPlan, assert_close, same, state, weights
 from tests.support.plans import LinePlan
 
 pytest.importorskip("gmpy2", reason="the scheme joye_libert is an extra")
@@ -57,7 +58,10 @@ def joye_libert(**settings: Any) -> SecureAggregation:
     return SecureAggregation(**{"scheme": "joye_libert", "timeout": 30, **settings})
 
 
-@pytest.mark.parametrize("what", [{}, COUNTING], ids=["line", "with counters"])
+SCAFFOLD = {"aggregator": Scaffold, "training_plan_class": MoodyPlan, "training_args": dict(ARGS)}
+
+
+@pytest.mark.parametrize("what", [{}, COUNTING, SCAFFOLD], ids=["line", "with counters", "scaffold"])
 def test_a_secure_mean_is_the_plain_mean(secured: Make, what: dict[str, Any]) -> None:
     plain, lom, secure = secured(secagg=False, **what), secured(**what), secured(secagg=joye_libert(), **what)
     for experiment in (plain, lom, secure):

@@ -28,7 +28,7 @@ from fedbiomed.common.secagg.lom_masks import Place
 from fedbiomed.common.secagg.lom_messages import Upload
 from fedbiomed.common.secagg.lom_node import Part
 from fedbiomed.common.secagg.quantise import mean_of
-from fedbiomed.common.secagg.terms import Purpose, Scheme
+from fedbiomed.common.secagg.terms import Purpose, Scheme, Weighting
 from tests.support.secagg import Agreed, agreed, ids, terms
 
 # 60 values of 16 + 7 + 2 = 25 bits with the weight: 81 per block of 2047 bits, so one block, whose end is zeros (all nodes clip at -1)
@@ -71,9 +71,9 @@ class JoyeLibertParties:
             )
         )
 
-    def upload(self, node: str, round_: int = 0, bound: bytes = b"") -> Upload:
+    def upload(self, node: str, round_: int = 0, bound: bytes = b"", weighting: Weighting = Weighting.SAMPLES) -> Upload:
         """A node's hidden values; the weight is 1 more than its number."""
-        weight, part = ids(3).index(node) + 1, Part({"w": np.array(VALUES[node])}, 1.0)
+        weight, part = ids(3).index(node) + 1, Part({"w": np.array(VALUES[node])}, 1.0, weighting)
         return self.nodes[node].protect(round_, 0, {Purpose.WEIGHTS: part}, weight, bound)(lambda: None)
 
 
@@ -128,11 +128,13 @@ def test_nodes_that_were_told_different_orders_have_no_sum(parties: JoyeLibertPa
         server.open()
 
 
-def test_auxiliary_variables_are_refused_in_one_line(parties: JoyeLibertParties) -> None:
-    with pytest.raises(FedbiomedSecureAggregationError, match="sums no auxiliary variables"):
-        parties.nodes["node_0"].protect(6, 0, {Purpose.AUX: Part({"w": np.zeros(2)}, 1.0)}, 1)
-    with pytest.raises(FedbiomedSecureAggregationError, match="sums no auxiliary variables"):
-        parties.server(sizes={**SIZES, Purpose.AUX: 2})
+def test_nodes_count_alike_where_that_is_the_rule(parties: JoyeLibertParties) -> None:
+    server = parties.server(7)
+    for n in ids(3):
+        server.take_upload(parties.upload(n, 7, weighting=Weighting.NODES))
+    total, mean = mean_of(server.open()[Purpose.WEIGHTS], Layout((("w", (60,)),)), 1.0, 16, most=300)
+    assert total == 3
+    assert np.abs(mean["w"] - sum(np.array(VALUES[n]) for n in ids(3)) / 3).max() <= 1 / 2**15
 
 
 def test_a_round_is_answered_once(parties: JoyeLibertParties, caplog: pytest.LogCaptureFixture) -> None:

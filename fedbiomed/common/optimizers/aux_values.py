@@ -36,7 +36,7 @@ def fields_of(module: OptiModule[Any]) -> frozenset[str]:
     Raises:
         FedbiomedOptimizerError: the module takes none.
     """
-    return frozenset(field.name for field in dataclasses.fields(_class_of(module)))
+    return frozenset(field.name for field in dataclasses.fields(class_of(module)))
 
 
 def from_dict(module: OptiModule[Any], values: Mapping[str, Any]) -> AuxVar:
@@ -49,7 +49,7 @@ def from_dict(module: OptiModule[Any], values: Mapping[str, Any]) -> AuxVar:
     Raises:
         FedbiomedOptimizerError: the module takes none, fields are wrong, or a value is not finite.
     """
-    wanted = _class_of(module)
+    wanted = class_of(module)
     for name, value in values.items():
         if not _is_sound(value):
             raise FedbiomedOptimizerError(
@@ -83,7 +83,12 @@ def shapes(vector: Vector[Any]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(coef.shape) for name, coef in vector.coefs.items()}
 
 
-def _class_of(module: OptiModule[Any]) -> type[AuxVar]:
+def class_of(module: OptiModule[Any]) -> type[AuxVar]:
+    """The class of the auxiliary variables that a module takes.
+
+    Raises:
+        FedbiomedOptimizerError: it takes none.
+    """
     found = module.auxvar_cls or _CLASSES.get(aux_name(module))
     if found is None:
         raise FedbiomedOptimizerError(

@@ -14,6 +14,7 @@ from fedbiomed.common import declearn_library as declearn
 from fedbiomed.common.declearn_library import AuxVar, OptiModule, Regularizer, Scheduler, Vector
 from fedbiomed.common.exceptions import FedbiomedOptimizerError
 from fedbiomed.common.optimizers import aux_values
+from fedbiomed.common.optimizers.aux_sums import Summed, summed_fields
 
 Plugin = str | tuple[str, dict[str, Any]]
 Rate = float | Scheduler | tuple[str, dict[str, Any]]
@@ -132,6 +133,15 @@ class Optimizer:
             FedbiomedOptimizerError: no module takes them, or they are malformed.
         """
         return aux_values.from_dict(self._module(name), _mapping(f"auxiliary variables for {name}", values))
+
+    def summed_aux(self) -> dict[str, dict[str, Summed]]:
+        """The fields of the auxiliary variables that come back, by module, where only the sum over nodes is known.
+
+        Raises:
+            FedbiomedOptimizerError: those of a module cannot be summed: which module, and why.
+        """
+        names = self.get_aux().keys() | {aux_values.aux_name(module) for module in self._engine.modules if module.auxvar_cls is not None}
+        return {name: summed_fields(self._module(name)) for name in sorted(names)}
 
     def get_state(self) -> dict[str, Any]:
         """`{"config", "states"}`, of which `load_state` makes an optimizer that goes on to the bit; for the Serializer."""

@@ -7,7 +7,7 @@ are there. So an attempt is not repeated: where a node is missing the round fail
 """
 
 import logging
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from fedbiomed.common.exceptions import FedbiomedSecureAggregationError
@@ -16,14 +16,13 @@ from fedbiomed.common.secagg.agreement import Session
 from fedbiomed.common.secagg.errors import round_error
 from fedbiomed.common.secagg.joye_libert import Check, Context, HiddenSum, Packing
 from fedbiomed.common.secagg.joye_libert_keys import NodeKeys, require_scheme
-from fedbiomed.common.secagg.layout import Layout
 from fedbiomed.common.secagg.ledger import Ledger, RoundRecord
 from fedbiomed.common.secagg.lom_masks import Place
 from fedbiomed.common.secagg.lom_messages import Upload, vectors_digest
 from fedbiomed.common.secagg.lom_node import Part
-from fedbiomed.common.secagg.quantise import quantise, weighted
+from fedbiomed.common.secagg.quantise import weighted
 from fedbiomed.common.secagg.survivors import SurvivorSet
-from fedbiomed.common.secagg.terms import Purpose, Terms
+from fedbiomed.common.secagg.terms import Purpose, Terms, Weighting
 from fedbiomed.common.security.keystream import Words
 
 logger = logging.getLogger(__name__)
@@ -63,7 +62,8 @@ class JoyeLibertNode:
             What hides it, once: that takes long, and calls its argument now and then, which may end it by raising.
 
         Raises:
-            FedbiomedSecureAggregationError: the round was answered or closed, or weight or values cannot be.
+            FedbiomedSecureAggregationError: the round was answered or closed, weight or values cannot be, or two sums
+                with different weights would tell the updates of so few nodes.
         """
         session = self._session
         self._require_new(round_, attempt)
@@ -71,11 +71,11 @@ class JoyeLibertNode:
             raise round_error(f"the node counts by 1 to {session.terms.max_weight} samples, not {weight!r:.40}")
         if not parts:
             raise round_error("there is nothing to protect")
-        _refuse_aux(parts)
-        codes = {p: quantise(part.update, Layout.of(part.update), part.clip, session.terms.bits) for p, part in parts.items()}
+        self._everyone(round_, attempt).check(session.terms, {part.weighting for part in parts.values()})
+        codes = {purpose: part.quantised(session.terms.bits) for purpose, part in parts.items()}
         record = RoundRecord(sid=session.sid, round=round_, attempt=attempt, weight=weight, self_seed=None, bound=bound)
         self._ledger.save(record)
-        vectors = {purpose: weighted(quantised.values, weight) for purpose, quantised in codes.items()}
+        vectors = {purpose: weighted(quantised.values, quantised.weight_of(weight)) for purpose, quantised in codes.items()}
         clipped = {purpose: quantised.clipped for purpose, quantised in codes.items()}
         return lambda check: self._hidden(record, vectors, clipped, check)
 
@@ -100,6 +100,9 @@ class JoyeLibertNode:
             bound=record.bound,
         )
 
+    def _everyone(self, round_: int, attempt: int) -> SurvivorSet:
+        return SurvivorSet(sid=self._session.sid, round=round_, attempt=attempt, nodes=self._session.terms.members)
+
     def close(self, round_: int) -> None:
         """Let no further attempt of a round be."""
         record = self._ledger.record(self._session.sid, round_)
@@ -123,6 +126,7 @@ class HiddenAttempt:
         terms, sid: of the session.
         round, attempt: both count from 0.
         sizes: number of values by purpose, without the weight.
+        weightings: by what nodes count in these sums.
         modulus: N.
         server_key: sk_0.
     """
@@ -134,6 +138,7 @@ class HiddenAttempt:
     sizes: Mapping[Purpose, int]
     modulus: int
     server_key: int = field(repr=False)
+    weightings: frozenset[Weighting] = frozenset({Weighting.SAMPLES})
 
 
 class JoyeLibertServer:
@@ -141,7 +146,6 @@ class JoyeLibertServer:
 
     def __init__(self, attempt: HiddenAttempt) -> None:
         require_scheme(attempt.terms)
-        _refuse_aux(attempt.sizes)
         packing = Packing.of(attempt.terms, attempt.modulus)
         self._attempt = attempt
         self._bound = b""
@@ -185,7 +189,9 @@ class JoyeLibertServer:
         missing = [node for node in attempt.terms.members if node not in self.clipped]
         if missing:
             raise missing_error(attempt.round, dict.fromkeys(missing, "no update came"))
-        return SurvivorSet(sid=attempt.sid, round=attempt.round, attempt=attempt.attempt, nodes=attempt.terms.members)
+        survivors = SurvivorSet(sid=attempt.sid, round=attempt.round, attempt=attempt.attempt, nodes=attempt.terms.members)
+        survivors.check(attempt.terms, attempt.weightings)
+        return survivors
 
     def open(self) -> dict[Purpose, Words]:
         """The sums [W, S_1, ..., S_d] by purpose, exact. `quantise.mean_of` checks them and makes the mean.
@@ -197,11 +203,6 @@ class JoyeLibertServer:
         attempt = self._attempt
         place = Place(attempt.sid, attempt.round, attempt.attempt)
         return {p: hidden.opened(attempt.server_key, Context(place, p, self._bound)) for p, hidden in self._sums.items()}
-
-
-def _refuse_aux(purposes: Container[Purpose]) -> None:
-    if Purpose.AUX in purposes:
-        raise round_error("the scheme joye_libert sums no auxiliary variables: choose the scheme lom, or an optimizer without them")
 
 
 def missing_error(round_: int, reasons: Mapping[str, str]) -> FedbiomedSecureAggregationError:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from fedbiomed.common.secagg.quantise import Quantised
-from fedbiomed.common.secagg.terms import Purpose
+from fedbiomed.common.secagg.terms import Purpose, Weighting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +50,9 @@ class Ledger(Protocol):
     def values(self, sid: bytes, round_: int) -> Mapping[Purpose, Quantised]:
         """The quantised update of a round; empty where none is kept."""
 
+    def weightings(self, sid: bytes, round_: int) -> set[Weighting]:
+        """By what the node counts in the parts of the kept update; empty where none is kept."""
+
     def drop_values(self, sid: bytes, round_: int) -> None:
         """Delete the quantised update of a round."""
 
@@ -76,6 +79,10 @@ class MemoryLedger:
     def values(self, sid: bytes, round_: int) -> Mapping[Purpose, Quantised]:
         """See `Ledger`."""
         return self._values.get((sid, round_), {})
+
+    def weightings(self, sid: bytes, round_: int) -> set[Weighting]:
+        """See `Ledger`."""
+        return {quantised.weighting for quantised in self.values(sid, round_).values()}
 
     def drop_values(self, sid: bytes, round_: int) -> None:
         """See `Ledger`."""

@@ -24,6 +24,7 @@ class Upload:
         clipped: fraction of clipped values, by purpose.
         digest: SHA-256 of the vectors.
         bound: digest of what the node was told, where whoever opens the sum must know it; see `joye_libert.Context`.
+        state_id: of what the node keeps of the round; None where it is not told.
     """
 
     node_id: str
@@ -35,6 +36,7 @@ class Upload:
     clipped: Mapping[Purpose, float]
     digest: bytes
     bound: bytes = b""
+    state_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

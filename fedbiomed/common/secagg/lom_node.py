@@ -23,7 +23,7 @@ from fedbiomed.common.secagg.lom_masks import Place, Revealed, Shares, masks_of,
 from fedbiomed.common.secagg.lom_messages import Notice, Reveal, Upload, vectors_digest
 from fedbiomed.common.secagg.quantise import Quantised, quantise, weighted
 from fedbiomed.common.secagg.survivors import SurvivorSet
-from fedbiomed.common.secagg.terms import Purpose, Scheme
+from fedbiomed.common.secagg.terms import Purpose, Scheme, Weighting
 from fedbiomed.common.security.identity import Identity, is_signed
 from fedbiomed.common.security.keystream import Words, apply_streams
 from fedbiomed.common.security.sealing import seal_to
@@ -39,10 +39,20 @@ class Part:
     Args:
         update: arrays by name.
         clip: values are cut to plus and minus this.
+        weighting: by what the node counts in the sum.
     """
 
     update: Mapping[str, Any]
     clip: float
+    weighting: Weighting = Weighting.SAMPLES
+
+    def quantised(self, bits: int) -> Quantised:
+        """As integers.
+
+        Raises:
+            FedbiomedSecureAggregationError: see `quantise`.
+        """
+        return replace(quantise(self.update, Layout.of(self.update), self.clip, bits), weighting=self.weighting)
 
 
 class LomNode:
@@ -86,7 +96,7 @@ class LomNode:
         if not parts:
             raise round_error("there is nothing to protect")
         bits = self._session.terms.bits
-        values = {purpose: quantise(part.update, Layout.of(part.update), part.clip, bits) for purpose, part in parts.items()}
+        values = {purpose: part.quantised(bits) for purpose, part in parts.items()}
         self._ledger.keep_values(self._session.sid, round_, values)
         return self._masked(round_, attempt, values, weight, bound)
 
@@ -109,7 +119,7 @@ class LomNode:
         pairs = {peer: pair_secret(key, place, bound) for peer, key in session.pair_keys.items()}
         vectors: dict[Purpose, Words] = {}
         for purpose, quantised in values.items():
-            vectors[purpose] = weighted(quantised.values, weight)
+            vectors[purpose] = weighted(quantised.values, quantised.weight_of(weight))
             apply_streams(vectors[purpose], masks_of(session.node_id, seed, pairs, place, purpose))
         return Upload(
             node_id=session.node_id,
@@ -194,7 +204,7 @@ class LomNode:
             raise self._refusal(f"attempt {survivors.attempt} of round {survivors.round} is not the one that this node takes part in")
         if notice.digest != survivors.digest:
             raise self._refusal("the survivor set has another hash than told")
-        survivors.check(terms)
+        survivors.check(terms, self._ledger.weightings(survivors.sid, survivors.round))
         if self._session.node_id not in survivors.nodes:
             raise self._refusal(f"{self._session.node_id} is not in the sum, so it reveals nothing")
         if record.accepted not in (None, notice.digest):

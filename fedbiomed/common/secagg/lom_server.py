@@ -11,7 +11,7 @@ from fedbiomed.common.secagg.lom_masks import Place, Revealed, adds, pair_stream
 from fedbiomed.common.secagg.lom_messages import Notice, Reveal, Upload, vectors_digest
 from fedbiomed.common.secagg.lom_node import REVEAL
 from fedbiomed.common.secagg.survivors import SurvivorSet
-from fedbiomed.common.secagg.terms import Purpose, Terms
+from fedbiomed.common.secagg.terms import Purpose, Terms, Weighting
 from fedbiomed.common.security import shamir
 from fedbiomed.common.security.identity import is_signed
 from fedbiomed.common.security.keystream import WORD, Stream, Words, apply_streams, blocks
@@ -26,6 +26,7 @@ class Attempt:
         terms, sid: of the session.
         round, attempt: both count from 0.
         sizes: number of values by purpose, without the weight.
+        weightings: by what nodes count in these sums.
         reveal_private: the session's key towards which nodes encrypt.
         identities: Ed25519 public keys of the members.
     """
@@ -37,6 +38,7 @@ class Attempt:
     sizes: Mapping[Purpose, int]
     reveal_private: X25519PrivateKey
     identities: Mapping[str, bytes]
+    weightings: frozenset[Weighting] = frozenset({Weighting.SAMPLES})
 
 
 class LomServer:
@@ -89,7 +91,7 @@ class LomServer:
             attempt = self._attempt
             nodes = tuple(sorted(self._shares, key=str.encode))
             survivors = SurvivorSet(sid=attempt.sid, round=attempt.round, attempt=attempt.attempt, nodes=nodes)
-            survivors.check(attempt.terms)
+            survivors.check(attempt.terms, attempt.weightings)
             self._survivors = survivors
         return self._survivors
 

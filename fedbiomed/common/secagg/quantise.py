@@ -13,6 +13,7 @@ import numpy as np
 
 from fedbiomed.common.secagg.errors import round_error
 from fedbiomed.common.secagg.layout import Floats, Layout
+from fedbiomed.common.secagg.terms import Weighting
 from fedbiomed.common.security.keystream import BLOCK, WORD, Words
 
 MAX_CLIPPED = 0.001
@@ -27,10 +28,16 @@ class Quantised:
     Args:
         values: z, one per value, in the layout's order.
         clipped: the fraction of values that lay outside the range.
+        weighting: by what the node counts in their sum.
     """
 
     values: Codes
     clipped: float
+    weighting: Weighting = Weighting.SAMPLES
+
+    def weight_of(self, samples: int) -> int:
+        """The weight of a node with so many samples."""
+        return samples if self.weighting is Weighting.SAMPLES else 1
 
 
 def quantise(update: Mapping[str, Any], layout: Layout, clip: float, bits: int) -> Quantised:

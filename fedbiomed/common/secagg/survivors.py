@@ -1,11 +1,14 @@
 """Whose vectors are in the sum: one set per session, round and attempt, named by its hash."""
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from fedbiomed.common.secagg.errors import round_error
-from fedbiomed.common.secagg.terms import Terms
+from fedbiomed.common.secagg.terms import Terms, Weighting
 from fedbiomed.common.security.framing import joined
+
+LEAST_OF_TWO_WEIGHTINGS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +31,12 @@ class SurvivorSet:
         """SHA-256 of all of it: what nodes sign."""
         return hashlib.sha256(joined("fbm-secagg-survivors-v1", self.sid, self.round, self.attempt, *self.nodes)).digest()
 
-    def check(self, terms: Terms) -> None:
+    def check(self, terms: Terms, weightings: Collection[Weighting] = ()) -> None:
         """Check that it can be a set of this session.
+
+        Args:
+            terms: of the session.
+            weightings: by what nodes count in the sums that are opened together.
 
         Raises:
             FedbiomedSecureAggregationError: too few nodes, unknown ones, one twice, or not sorted.
@@ -42,4 +49,9 @@ class SurvivorSet:
         if len(self.nodes) < terms.threshold:
             raise round_error(
                 f"{len(self.nodes)} of {len(terms.members)} nodes are left, {terms.threshold} are needed; nothing is revealed"
+            )
+        if len(set(weightings)) > 1 and len(self.nodes) < LEAST_OF_TWO_WEIGHTINGS:
+            raise round_error(
+                f"{len(self.nodes)} nodes are left: their updates would follow from two sums that weigh them by samples and alike; "
+                f"{LEAST_OF_TWO_WEIGHTINGS} are needed, or an aggregator by which nodes count alike; nothing is revealed"
             )

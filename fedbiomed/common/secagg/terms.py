@@ -30,6 +30,13 @@ class Purpose(StrEnum):
     METRICS = "metrics"
 
 
+class Weighting(StrEnum):
+    """By what a node counts in a sum."""
+
+    SAMPLES = "samples"
+    NODES = "nodes"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
     """The terms of a session.

@@ -1,11 +1,12 @@
 """What a round of secure aggregation sums: the way from the parameters that were sent to those that a node made of them, in parts.
+Auxiliary variables, which go beside, are in `beside.py`.
 
 Floating parameters are of the purpose "weights". Integers and booleans, the counters of a batch normalisation for instance, move by whole
 steps and far: they have a vector and a range of their own, of the purpose "metrics", so that a count does not widen the range of the rest.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from fedbiomed.common.params import as_array, combined
 from fedbiomed.common.secagg.errors import round_error
 from fedbiomed.common.secagg.layout import Floats, Layout
 from fedbiomed.common.secagg.lom_node import Part
+from fedbiomed.common.secagg.part_rules import PartRule, rule_of
 from fedbiomed.common.secagg.terms import Purpose
 from fedbiomed.common.security.framing import Part as Piece
 from fedbiomed.common.security.framing import joined
@@ -43,16 +45,16 @@ def digest_of(params: Mapping[str, Any]) -> str:
     return hashlib.sha256(joined(*pieces)).hexdigest()
 
 
-def parts_of(made: Mapping[str, Any], sent: Mapping[str, Any], clip: float) -> dict[Purpose, Part]:
+def parts_of(made: Mapping[str, Any], sent: Mapping[str, Any], rules: Sequence[PartRule]) -> dict[Purpose, Part]:
     """A node's update in parts.
 
     Args:
         made: parameters after the training.
         sent: those that came from the researcher; may hold more.
-        clip: range of floating parameters.
+        rules: of these parts, and perhaps of others.
 
     Raises:
-        FedbiomedSecureAggregationError: a parameter was not sent, or has another shape.
+        FedbiomedSecureAggregationError: a parameter was not sent, or has another shape; or a part has no rule.
         AggregationError: one is not an array of numbers.
     """
     ways = {}
@@ -61,17 +63,24 @@ def parts_of(made: Mapping[str, Any], sent: Mapping[str, Any], clip: float) -> d
         if old is None or old.shape != new.shape:
             raise round_error(f"parameter {name!r:.80} of the node was not sent by the researcher in this shape: it cannot be summed")
         ways[name] = np.subtract(new, old, dtype=np.result_type(np.float64, new.dtype))
-    return {purpose: Part(part, range_of(purpose, clip)) for purpose, part in _split(made, ways).items()}
+    return {purpose: ruled(purpose, part, rules) for purpose, part in _split(made, ways).items()}
 
 
-def range_of(purpose: Purpose, clip: float) -> float:
-    """The clipping range of a purpose.
+def ruled(purpose: Purpose, values: Mapping[str, Any], rules: Sequence[PartRule]) -> Part:
+    """A part by its rule.
 
     Args:
-        purpose: of a vector.
-        clip: the range of floating parameters.
+        purpose: of the part.
+        values: arrays by name.
+        rules: of all parts.
+
+    Raises:
+        FedbiomedSecureAggregationError: there is no rule for it, or names or shapes are others.
     """
-    return COUNTER_RANGE if purpose is Purpose.METRICS else clip
+    rule = rule_of(rules, purpose)
+    if rule is None or Layout.of(values).digest.hex() != rule.layout:
+        raise round_error(f"the part {purpose.value!r} of this node's update has other names or shapes than the researcher asks for")
+    return Part(values, rule.clip, rule.weighting)
 
 
 def moved(sent: Mapping[str, Any], ways: Mapping[str, Floats]) -> dict[str, Any]:

@@ -13,11 +13,11 @@ import numpy as np
 from fedbiomed.common.exceptions import FedbiomedError
 from fedbiomed.common.secagg.errors import round_error
 from fedbiomed.common.secagg.lom_messages import Upload
-from fedbiomed.common.secagg.quantise import checked_clip
+from fedbiomed.common.secagg.part_rules import PartRule, rules_of
 from fedbiomed.common.secagg.terms import Purpose
 from fedbiomed.common.serializer import Serializer
 
-_KEYS = ("sid", "attempt", "clip", "layout")
+_KEYS = ("sid", "attempt", "layout", "parts")
 _SID_BYTES = 32
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -29,18 +29,19 @@ class SecaggOrder:
     Args:
         sid: SID' of the session.
         attempt: counted from 0.
-        clip: range of floating parameters.
         layout: digest of the parameters that are summed, see `update.digest_of`; empty where none come back.
+        parts: by what rules; none where none come back.
     """
 
     sid: bytes
     attempt: int
-    clip: float
     layout: str
+    parts: tuple[PartRule, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """For the order, JSON."""
-        return {"sid": base64.b64encode(self.sid).decode("ascii"), "attempt": self.attempt, "clip": self.clip, "layout": self.layout}
+        parts = [rule.as_dict() for rule in self.parts]
+        return {"sid": base64.b64encode(self.sid).decode("ascii"), "attempt": self.attempt, "layout": self.layout, "parts": parts}
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> "SecaggOrder":
@@ -50,14 +51,14 @@ class SecaggOrder:
             FedbiomedSecureAggregationError: it is not of that form.
         """
         try:
-            sid, attempt, clip, layout = (given[key] for key in _KEYS)
+            sid, attempt, layout, parts = (given[key] for key in _KEYS)
             content = base64.b64decode(sid, validate=True)
         except (KeyError, TypeError, ValueError, binascii.Error) as error:
             raise round_error(f"an order tells {', '.join(_KEYS)} of secure aggregation, not {dict(given)!r:.120}") from error
         is_layout = isinstance(layout, str) and (not layout or _DIGEST.fullmatch(layout) is not None)
         if set(given) != set(_KEYS) or len(content) != _SID_BYTES or type(attempt) is not int or not is_layout:
             raise round_error(f"what an order tells of secure aggregation is malformed: {dict(given)!r:.200}")
-        return cls(sid=content, attempt=attempt, clip=checked_clip(clip), layout=layout)
+        return cls(sid=content, attempt=attempt, layout=layout, parts=rules_of(parts))
 
 
 def secagg_of(given: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -115,6 +116,7 @@ def read_masked(path: Path, node_id: str, job_id: str) -> Upload:
             "sid": bytes(sid),
             "round": int(round_),
             "attempt": int(attempt),
+            "state_id": str() | None as state_id,
             "vectors": dict(vectors),
             "shares": dict(shares),
             "clipped": dict(clipped),
@@ -131,6 +133,7 @@ def read_masked(path: Path, node_id: str, job_id: str) -> Upload:
                 clipped={Purpose(purpose): float(fraction) for purpose, fraction in clipped.items()},
                 digest=digest,
                 bound=bound,
+                state_id=state_id,
             )
     raise round_error(f"the masked update of {node_id} is none: it is malformed, or of another node or job")
 

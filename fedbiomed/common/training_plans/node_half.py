@@ -13,8 +13,8 @@ class NodeHalf:
         take_kept    what was kept in the round before, if there is something
         arriving     parameters that came from the researcher -> those that the model gets
         ...          the training, of which a half that does something hears through its plan
-        kept         what stays on the node for the next round; never sent
         leaving      parameters that the training made -> those that are sent
+        kept         what stays on the node for the next round; never sent
         sends        what is sent beside them
         tells        small numbers for the reply
 

@@ -9,6 +9,7 @@ from typing import Any
 from fedbiomed.common.constants import TrainingPlans
 from fedbiomed.common.exceptions import AggregationError, FedbiomedBreakpointError
 from fedbiomed.common.params import Params
+from fedbiomed.researcher.aggregators._sums import SumTerms
 
 
 class Aggregator(ABC):
@@ -21,8 +22,8 @@ class Aggregator(ABC):
         aggregator_name: under which it is known to the nodes' plans; the name of the class by default.
 
     Attributes:
-        takes_sums: whether the mean of all nodes does in the place of their updates, as secure aggregation gives it: `add` is then called
-            once, with that mean and the weight of all, and `hear` never.
+        takes_sums: whether the mean of all nodes does in the place of their updates, as secure aggregation gives it. Each round then calls
+            `expect_sums` first, `hear_sum` and `add` once, the latter with that mean and the weight of all, and `hear` never.
     """
 
     takes_sums = False
@@ -63,6 +64,31 @@ class Aggregator(ABC):
 
         Raises:
             AggregationError: this aggregator needs something that the reply does not tell.
+        """
+
+    def expect_sums(self, aux_range: float | None) -> None:  # noqa: B027  may be left out
+        """Hear, before `create_aggregator_args`, what the round will give; here it does not matter.
+
+        Args:
+            aux_range: sums over nodes, for which the nodes cut what they send beside their parameters to plus and minus this; None: single
+                updates.
+        """
+
+    def sum_terms(self, training_plan: Any) -> SumTerms:
+        """How nodes are summed in rounds that give sums; here by their samples, and nothing beside the parameters.
+
+        Args:
+            training_plan: the researcher's, built.
+        """
+        return SumTerms()
+
+    def hear_sum(self, nodes: Sequence[str], weight: float, beside: Mapping[str, Any]) -> None:  # noqa: B027  may be left out
+        """Hear of the sum before it is added; here it does not matter.
+
+        Args:
+            nodes: in the sum.
+            weight: of all of them together.
+            beside: means of what `sum_terms` asks for beside the parameters, float64, by name.
         """
 
     def hear_measures(self, measures: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:  # noqa: B027  may be left out

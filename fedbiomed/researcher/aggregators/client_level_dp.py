@@ -24,12 +24,16 @@ from fedbiomed.common.constants import TrainingPlans
 from fedbiomed.common.exceptions import AggregationError, FedbiomedAggregatorError
 from fedbiomed.common.params import Params, RunningMean, as_array
 from fedbiomed.common.privacy_cost import PrivacyCost, spent_epsilon
+from fedbiomed.common.secagg.beside import TOLD, named
+from fedbiomed.common.secagg.terms import Weighting
 from fedbiomed.common.secure_normal import secure_normal
 from fedbiomed.researcher.aggregators._from_global import Array, FromGlobal
 from fedbiomed.researcher.aggregators._options import above_zero, at_least_zero, checked_number, decay_rate
+from fedbiomed.researcher.aggregators._sums import SumTerms
 
 logger = logging.getLogger(__name__)
 _BOUND, _TOLD = "aggregator_clipping_bound", "within_clipping_bound"
+_SUMMED_BITS = named(TOLD, _TOLD)
 _SLACK = 1e-4  # by which float32 may leave a norm above C
 
 
@@ -39,7 +43,8 @@ class ClientLevelDP(FromGlobal):
 
     Exchanged: parameters, and whether a node's way was within the bound; to each node the bound. Stays on the nodes: data.
 
-    The noise is added here, so the researcher must be trusted with the clipped updates. Needs a torch plan. Noise comes from the operating
+    The noise is added here, so the researcher must be trusted with the clipped updates; with secure aggregation, with their sum only (not
+    where nodes are weighted). Needs a torch plan. Noise comes from the operating
     system unless a seed is given, with which whoever knows it can take it away again: for tests.
 
     Args:
@@ -83,6 +88,7 @@ class ClientLevelDP(FromGlobal):
         self.bit_noise = at_least_zero(who, "bit_noise", bit_noise)
         self.beta = decay_rate(who, "beta", beta)
         self.server_lr = above_zero(who, "server_lr", server_lr)
+        self.takes_sums = not weighted  # the noise depends on the largest node's samples then
         self.weighted, self.adaptive_clipping, self.seed = bool(weighted), bool(adaptive_clipping), seed
         self.per_client_example_cap = None if per_client_example_cap is None else above_zero(who, "cap", per_client_example_cap)
         self.update_noise_multiplier()  # refuses what does not fit together
@@ -139,6 +145,7 @@ class ClientLevelDP(FromGlobal):
         super().begin(round)
         self._round, self._mean, self._bits = round, RunningMean(), dict[str, float]()
         self._top = 0.0
+        self._summed: tuple[int, float] | None = None
 
     def hear(self, node_id: str, reply: Mapping[str, Any]) -> None:
         """Take note of whether a node's way was within the bound.
@@ -152,6 +159,14 @@ class ClientLevelDP(FromGlobal):
             self._bits = {**self._bits, node_id: float(bit)}
         elif self.adaptive_clipping:
             raise AggregationError(f"{node_id} does not tell whether its update was within the clipping bound: is its release older?")
+
+    def sum_terms(self, training_plan: Any) -> SumTerms:
+        """See `Aggregator`; all nodes count alike, and how many were within the bound goes beside the parameters."""
+        return SumTerms(weighting=Weighting.NODES, beside={_SUMMED_BITS: ()})
+
+    def hear_sum(self, nodes: Sequence[str], weight: float, beside: Mapping[str, Any]) -> None:
+        """See `Aggregator`; takes note of how many nodes there are, and of the share that was within the bound."""
+        self._summed = len(nodes), float(beside[_SUMMED_BITS])
 
     def finish(self) -> Params:
         """The next parameters; momentum and bound are renewed.
@@ -181,9 +196,10 @@ class ClientLevelDP(FromGlobal):
 
     def _follow_norms(self, draw: Any) -> None:
         counted = [self._bits[node_id] for node_id, weight in self._added.items() if weight > 0 and node_id in self._bits]
-        if self.adaptive_clipping and counted:
+        count, within = (len(counted), math.fsum(counted)) if self._summed is None else (self._summed[0], math.prod(self._summed))
+        if self.adaptive_clipping and count:
             noise = self.bit_noise * float(draw(1)[0]) if self.noise_multiplier else 0.0
-            share = (math.fsum(counted) + noise) / len(counted)
+            share = (within + noise) / count
             self.clipping_bound *= math.exp(-self.clipping_lr * (share - self.quantile))
 
     def state_arrays(self) -> dict[str, Any]:
@@ -203,8 +219,11 @@ class ClientLevelDP(FromGlobal):
         cap = self.per_client_example_cap
         counts = weight if self.weighted or not weight > 0 else 1.0
         counts = min(counts, cap) if self.weighted and cap is not None else counts
+        top = counts
+        if self._summed is not None:  # the mean of nodes that count by 1
+            counts, top = float(self._summed[0]), 1.0
         self._mean.add(self._within(params) if weight > 0 else params, counts, source=node_id)
-        self._top = max(self._top, counts)
+        self._top = max(self._top, top)
 
     def _within(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
         """The same, clipped here where the node did not."""

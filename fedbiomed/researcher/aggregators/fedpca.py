@@ -40,6 +40,8 @@ class FedPCA(WithOptions, FedAverage):
         FedbiomedAggregatorError: it is another method.
     """
 
+    takes_sums = False
+
     def __init__(self, method: str = "svd") -> None:
         super().__init__()
         if method not in _METHODS:

@@ -46,6 +46,8 @@ class FedPM(MeanWithNodeHalf):
         FedbiomedAggregatorError: it is not such a number.
     """
 
+    takes_sums = False  # masks count alike, what is under none by samples
+
     def __init__(self, reset_frequency: int = 1) -> None:
         super().__init__()
         self.reset_frequency = checked_count("FedPM", "reset_frequency", reset_frequency, 1)

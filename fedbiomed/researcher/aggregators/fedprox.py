@@ -8,15 +8,18 @@ being the mean of the nodes' training losses (without the term) by their samples
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedbiomed.common.exceptions import AggregationError, FedbiomedAggregatorError
 from fedbiomed.common.params import Params
+from fedbiomed.common.secagg.beside import TOLD, named
 from fedbiomed.researcher.aggregators._node_half import MeanWithNodeHalf
 from fedbiomed.researcher.aggregators._options import above_zero, at_least_zero, checked_count
+from fedbiomed.researcher.aggregators._sums import SumTerms
 
 _LOSS = "training_loss"
+_SUMMED_LOSS = named(TOLD, _LOSS)
 
 
 class FedProx(MeanWithNodeHalf):
@@ -49,10 +52,10 @@ class FedProx(MeanWithNodeHalf):
         self.adaptive = adaptive
         self.delta = above_zero("FedProx", "delta", delta)
         self.patience = checked_count("FedProx", "patience", patience, 1)
-        self.takes_sums = not adaptive
         self._former_loss, self._good_rounds = math.inf, 0
         self._losses: dict[str, float] = {}
         self._weights: dict[str, float] = {}
+        self._summed_loss: float | None = None
 
     def check_values(self, *args: Any, training_plan: Any = None, **kwargs: Any) -> bool:
         """See `Aggregator`.
@@ -72,7 +75,7 @@ class FedProx(MeanWithNodeHalf):
     def begin(self, round: int) -> None:
         """See `Aggregator`; mu stays."""
         super().begin(round)
-        self._losses, self._weights = {}, {}
+        self._losses, self._weights, self._summed_loss = {}, {}, None
 
     def hear(self, node_id: str, reply: Mapping[str, Any]) -> None:
         """Take a node's training loss out of its reply.
@@ -87,12 +90,23 @@ class FedProx(MeanWithNodeHalf):
                 raise AggregationError(f"{node_id} does not tell its training loss, which FedProx with an adaptive mu needs: {loss!r:.80}")
             self._losses = {**self._losses, node_id: float(loss)}
 
+    def sum_terms(self, training_plan: Any) -> SumTerms:
+        """See `Aggregator`; where mu adapts, the mean training loss goes beside the parameters."""
+        return SumTerms(beside={_SUMMED_LOSS: ()} if self.adaptive else {})
+
+    def hear_sum(self, nodes: Sequence[str], weight: float, beside: Mapping[str, Any]) -> None:
+        """See `Aggregator`; takes note of the mean training loss."""
+        if self.adaptive:
+            self._summed_loss = float(beside[_SUMMED_LOSS])
+
     def add(self, node_id: str, params: Mapping[str, Any], weight: float) -> None:
         """See `FedAverage`.
 
         Raises:
             AggregationError: the update cannot be aggregated, or its loss was not heard.
         """
+        if self._summed_loss is not None:
+            self._losses = {**self._losses, node_id: self._summed_loss}
         self._require_loss(node_id)
         super().add(node_id, params, weight)
         self._weights = {**self._weights, node_id: weight}

@@ -8,7 +8,8 @@ With x the parameters that were sent, y_i those that node i made of them in K st
     x       <- x - server_lr / |S| * sum(x - y_i)  i in S
 
 c_i is the node's mean gradient, for a node steps by lr_i (g - delta_i). The researcher holds all controls, so the nodes need no state.
-With a warm start the first round is a pass for the gradients alone: it makes c_i, and x stays.
+With a warm start the first round is a pass for the gradients alone: it makes c_i, and x stays. Where only sums over nodes are known, with
+secure aggregation, nodes keep their controls: `_scaffold_sums.py`.
 """
 
 import logging
@@ -20,21 +21,29 @@ from typing import Any
 from fedbiomed.common.constants import TrainingPlans
 from fedbiomed.common.exceptions import AggregationError, FedbiomedAggregatorError, FedbiomedBreakpointError
 from fedbiomed.common.params import Params, RunningMean, checked_arrays, combined
+from fedbiomed.common.secagg.beside import SENT, named, nested
+from fedbiomed.common.secagg.terms import Weighting
 from fedbiomed.researcher.aggregators import _scaffold_state as scaffold_state
 from fedbiomed.researcher.aggregators._scaffold_checks import check_plan, checked_rates, checked_server_lr, checked_updates, parameter_names
+from fedbiomed.researcher.aggregators._scaffold_sums import HeldControls, held, restored
+from fedbiomed.researcher.aggregators._sums import SumTerms
 from fedbiomed.researcher.aggregators.aggregator import Aggregator
 
 logger = logging.getLogger(__name__)
 
 ByNode = dict[str, Params]
 _CORRECTION = "aggregator_correction"
+_CENTER, _START = "shared_control", "own_control"
+_HALF, _CHANGE = "scaffold", "control"
 
 
 class Scaffold(Aggregator):
     """Averages the nodes' steps, and corrects each node's gradients by how far its data lead away from the others'
     (Karimireddy et al. 2020, arXiv:1910.06378, option II).
 
-    Exchanged: parameters, learning rates, and to each node its correction, of the size of the model. Stays on the nodes: data.
+    Exchanged: parameters, learning rates, and to each node its correction, of the size of the model. Stays on the nodes: data. With secure
+    aggregation the nodes keep their controls, get c, and what is known here is the sum of their changes; a change of nodes that leaves one
+    out begins all controls at zero.
 
     Needs a torch plan with a torch optimizer (the paper's is plain gradient descent) and the training argument `num_updates`. What is no
     trainable parameter, as the running statistics of a batch normalisation, is averaged and not corrected.
@@ -49,13 +58,15 @@ class Scaffold(Aggregator):
 
     Attributes:
         global_state: c, by the name of the parameter.
-        nodes_states: c_i by node.
-        nodes_deltas: delta_i by node.
+        nodes_states: c_i by node; none where nodes keep them.
+        nodes_deltas: delta_i by node; none where nodes keep c_i.
         nodes_lr: learning rate by node and parameter, as last replied.
 
     Raises:
         FedbiomedAggregatorError: `server_lr` is 0 or not a number.
     """
+
+    takes_sums = True
 
     def __init__(self, server_lr: float = 1.0, fds: Any = None, *, weighted: bool = False, warm_start: bool = False) -> None:
         super().__init__(aggregator_name="Scaffold")
@@ -71,6 +82,8 @@ class Scaffold(Aggregator):
         self._n_updates: int | None = None
         self._sent: Params = {}
         self._warned_of = ""
+        self._aux_range: float | None = None
+        self._held: HeldControls | None = None
         self.set_fds(fds)
         self.begin(0)
 
@@ -100,6 +113,9 @@ class Scaffold(Aggregator):
     ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
         """See `Aggregator`; the large argument of a node is its correction, `aggregator_correction`."""
         small, _ = super().create_aggregator_args(global_model, node_ids)
+        if self._aux_range is not None:
+            self._prepare_sums(global_model, node_ids)
+            return self._args_for_sums(small, self._aux_range)
         self._prepare(global_model, node_ids)
         return small, {node_id: {_CORRECTION: dict(self.nodes_deltas[node_id])} for node_id in node_ids}
 
@@ -108,6 +124,26 @@ class Scaffold(Aggregator):
         self._mean = RunningMean()
         self._made: ByNode = {}
         self._added: dict[str, float] = {}
+        self._change: Mapping[str, Any] = {}
+        self._summed: tuple[Sequence[str], float] = (), 0.0
+
+    def expect_sums(self, aux_range: float | None) -> None:
+        """See `Aggregator`; controls that the nodes keep are not known here, so a round without sums begins with new ones."""
+        self._aux_range = aux_range
+        if aux_range is None and self._held is not None:
+            logger.warning("the nodes keep their controls of Scaffold to themselves: without secure aggregation all begin at zero again")
+            self._forget_controls()
+
+    def sum_terms(self, training_plan: Any) -> SumTerms:
+        """See `Aggregator`; beside the parameters go the changes of the nodes' controls."""
+        params = training_plan.get_model_params()
+        names = parameter_names(training_plan) if training_plan.type() is TrainingPlans.TorchTrainingPlan else ()
+        beside = {named(SENT, _HALF, _CHANGE, name): tuple(params[name].shape) for name in names if name in params}
+        return SumTerms(weighting=Weighting.SAMPLES if self.weighted else Weighting.NODES, beside=beside)
+
+    def hear_sum(self, nodes: Sequence[str], weight: float, beside: Mapping[str, Any]) -> None:
+        """See `Aggregator`; takes note of by how much the nodes' controls changed."""
+        self._summed, self._change = (nodes, weight), nested(beside, SENT)[_HALF][_CHANGE]
 
     def hear(self, node_id: str, reply: Mapping[str, Any]) -> None:
         """Take the learning rates out of a reply: `optimizer_args["lr"]`, by parameter or one for all.
@@ -133,7 +169,7 @@ class Scaffold(Aggregator):
             shapes = {name: tuple(value.shape) for name, value in self._sent.items()}
             checked_arrays(params, node_id, shapes, "the model that was sent", with_values=False)
         counts = weight > 0
-        made = {node_id: self._control(node_id, params)} if counts else {}
+        made = {node_id: self._control(node_id, params)} if counts and self._aux_range is None else {}
         self._mean.add(params, 1.0 if counts and not self.weighted else weight, source=node_id)
         self._added = {**self._added, node_id: weight}
         self._made = {**self._made, **made}
@@ -149,6 +185,8 @@ class Scaffold(Aggregator):
             name: combined([(1 - step, self._sent[name]), (step, value)], name) if self._is_parameter(name) else value
             for name, value in mean.items()
         }
+        if self._aux_range is not None:
+            return self._finished_sums(params)
         self._nodes_weights = {**self._nodes_weights, **{node_id: self._added[node_id] for node_id in self._made}}
         if self.warm_start and not self._is_warm:
             params = {name: combined([(1.0, value)], name) for name, value in self._sent.items()}
@@ -215,6 +253,7 @@ class Scaffold(Aggregator):
             "is_warm": self._is_warm,
             "nodes_lr": self.nodes_lr,
             "nodes_weights": self._nodes_weights,
+            "held": None if self._held is None else self._held.saved(Path(breakpoint_path)),
             **scaffold_state.write(saved, Path(breakpoint_path)),
         }
         return {**super().save_state_breakpoint(breakpoint_path), "parameters": parameters}
@@ -230,12 +269,14 @@ class Scaffold(Aggregator):
         if not isinstance(parameters, Mapping):
             raise FedbiomedBreakpointError("the state of Scaffold has no parameters")
         controls = scaffold_state.read(parameters)
+        known = restored(controls.global_state, parameters.get("held"))
         self.server_lr = checked_server_lr(parameters.get("server_lr"))
         self.weighted = bool(parameters.get("weighted"))
         self.warm_start, self._is_warm = bool(parameters.get("warm_start")), bool(parameters.get("is_warm"))
         self.nodes_lr = {node_id: dict(rates) for node_id, rates in parameters.get("nodes_lr", {}).items()}
         self._nodes_weights = dict(parameters.get("nodes_weights", {}))
         self.global_state, self.nodes_states, self.nodes_deltas = controls.global_state, controls.nodes_states, controls.nodes_deltas
+        self._held = known
 
     def _prepare(self, global_model: Mapping[str, Any], node_ids: Iterable[str]) -> None:
         """Take note of what is sent, and let every node have a control: zero for a new one."""
@@ -249,6 +290,52 @@ class Scaffold(Aggregator):
         new = {node_id: _zeros(global_model, shapes) for node_id in everyone if node_id not in self.nodes_states}
         if new or everyone.keys() != self.nodes_deltas.keys():
             self._settle({**self.nodes_states, **new}, everyone)
+
+    def _prepare_sums(self, global_model: Mapping[str, Any], node_ids: Sequence[str]) -> None:
+        """Take note of what is sent and to whom; controls that were known here go to their nodes."""
+        self._sent = dict(global_model)
+        shapes = {name: tuple(value.shape) for name, value in global_model.items() if self._is_parameter(name)}
+        known = self._held
+        everyone = {*(self._fds.node_ids() if self._fds is not None else () if known is None else known.everyone), *node_ids}
+        if known is not None and {name: tuple(value.shape) for name, value in known.center.items()} != shapes:
+            logger.warning("the model is another one than in the round before: the controls of Scaffold begin at zero again")
+            self._forget_controls()
+        elif known is not None and known.lost_by(everyone):
+            lost = ", ".join(sorted(known.lost_by(everyone)))
+            logger.warning("%s keeps its control of Scaffold, and is no node of this data set any more: all begin at zero again", lost)
+            self._forget_controls()
+        if self._held is None:
+            if self.nodes_states:
+                self._prepare(global_model, node_ids)
+            self._held = held(self.global_state or _zeros(global_model, shapes), everyone, self.nodes_states)
+            self.nodes_states, self.nodes_deltas = {}, {}
+        self._held = self._held.among(everyone)
+        self.global_state = self._held.center
+
+    def _args_for_sums(
+        self, small: Mapping[str, dict[str, Any]], aux_range: float
+    ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+        """What nodes that keep their controls need: c, and with which control they begin."""
+        known = self._held or held({}, (), {})
+        told = {"num_updates": self._n_updates, "aux_range": aux_range}
+        large: dict[str, dict[str, Any]] = {node_id: {_CENTER: dict(known.center)} for node_id in small}
+        for node_id in large.keys() & known.starts.keys():
+            large[node_id][_START] = dict(known.starts[node_id])
+        return {node_id: {**args, **told, "control": known.begins(node_id)} for node_id, args in small.items()}, large
+
+    def _finished_sums(self, params: Params) -> Params:
+        """What `finish` gives where nodes keep their controls."""
+        known = (self._held or held({}, (), {})).after(*self._summed, self._change)
+        if self.warm_start and not self._is_warm:
+            params = {name: combined([(1.0, value)], name) for name, value in self._sent.items()}
+            known, self._is_warm = known.warmed(self._change), True
+        self._held, self.global_state = known, known.center
+        self.begin(0)
+        return params
+
+    def _forget_controls(self) -> None:
+        self._held, self._is_warm = None, False
+        self.global_state, self.nodes_states, self.nodes_deltas = {}, {}, {}
 
     def _warmed(self) -> ByNode:
         """First controls of all nodes: their own gradients, and the mean of these for a node that has none."""

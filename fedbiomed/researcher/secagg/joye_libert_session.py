@@ -12,7 +12,7 @@ from fedbiomed.common.messages.secagg import bytes_of, text_of
 from fedbiomed.common.secagg import packets
 from fedbiomed.common.secagg.joye_libert_keys import KeySum, Modulus, checked_modulus, server_key
 from fedbiomed.common.secagg.joye_libert_parties import HiddenAttempt, JoyeLibertServer, hiding_seconds, missing_error
-from fedbiomed.common.secagg.terms import Purpose
+from fedbiomed.common.secagg.terms import Purpose, Weighting
 from fedbiomed.researcher.secagg.session import SecureSession
 from fedbiomed.researcher.secagg.talk import ask_each, complete
 
@@ -38,7 +38,7 @@ class JoyeLibertSession(SecureSession):
         """See `SecureSession.arithmetic`."""
         return {**SecureSession.arithmetic(self), "biprime": self.modulus, "max_keysize": 2 * self.modulus.bit_length()}
 
-    def server(self, round_: int, attempt: int, sizes: Mapping[Purpose, int]) -> JoyeLibertServer:
+    def server(self, round_: int, attempt: int, sizes: Mapping[Purpose, int], weightings: frozenset[Weighting]) -> JoyeLibertServer:
         """See `SecureSession.server`."""
         return JoyeLibertServer(
             HiddenAttempt(
@@ -47,6 +47,7 @@ class JoyeLibertSession(SecureSession):
                 round=round_,
                 attempt=attempt,
                 sizes=sizes,
+                weightings=weightings,
                 modulus=self.modulus,
                 server_key=self.server_key,
             )

@@ -23,6 +23,7 @@ from fedbiomed.researcher.aggregators.aggregator import Aggregator
 from fedbiomed.researcher.job import Job
 from fedbiomed.researcher.responses import TrainingReply
 from fedbiomed.researcher.round_updates import RoundUpdates
+from fedbiomed.researcher.secagg.round_sum import Means
 from fedbiomed.researcher.server_optimizer import AuxTotal
 from fedbiomed.researcher.strategies.strategy import Strategy
 
@@ -35,23 +36,23 @@ class OpenedRound:
     """A round whose sum is known.
 
     Args:
-        weight: of all nodes together.
-        params: their mean.
+        means: of the sum.
         replies: of the nodes, without parameters.
         metrics: what they measured, by node.
+        states: what the nodes keep of the round, by node.
     """
 
-    weight: int
-    params: Params
+    means: Means
     replies: Sequence[Mapping[str, Any]]
     metrics: Mapping[str, tuple[dict[str, Any], ...]]
+    states: Mapping[str, str | None]
 
 
-def begun_as(job: Job, round_: int, asked: Sequence[str]) -> str:
-    """Names a round by all that its sum depends on here: job, parameters, plan, arguments and who is asked."""
+def begun_as(job: Job, round_: int, asked: Sequence[str], summed: str) -> str:
+    """Names a round by all that its sum depends on here: job, parameters, plan, arguments, who is asked and what is summed."""
     digests = (sha256_of_file(Path(job.params_path)), sha256_of_file(Path(job.training_plan_file)))
     arguments = json.dumps(job.training_args, sort_keys=True, default=repr)
-    return hashlib.sha256(joined(job.id, round_, *digests, arguments, *sorted(asked))).hexdigest()
+    return hashlib.sha256(joined(job.id, round_, *digests, arguments, summed, *sorted(asked))).hexdigest()
 
 
 def keep(job: Job, begun: str, opened: OpenedRound) -> None:
@@ -62,7 +63,9 @@ def keep(job: Job, begun: str, opened: OpenedRound) -> None:
     """
     replies = [reply.without_file() if isinstance(reply, TrainingReply) else dict(reply) for reply in opened.replies]
     metrics = {node: [dict(point) for point in points] for node, points in opened.metrics.items()}
-    content = {"begun_as": begun, "weight": opened.weight, "model_weights": opened.params, "replies": replies, "metrics": metrics}
+    means = {"nodes": list(opened.means.nodes), "weight": opened.means.weight, "beside": dict(opened.means.beside)}
+    told = {"replies": replies, "metrics": metrics, "states": dict(opened.states)}
+    content = {"begun_as": begun, **means, "model_weights": opened.means.params, **told}
     with written_whole(_place(job), sync=True) as file:  # with mode 0600 from its first moment
         file.write(Serializer.dumps(content))
 
@@ -75,7 +78,9 @@ def kept(job: Job, begun: str) -> OpenedRound | None:
             return None
         replies = [TrainingReply(reply) for reply in content["replies"]]
         metrics = {node: tuple(points) for node, points in content["metrics"].items()}
-        return OpenedRound(weight=content["weight"], params=content["model_weights"], replies=replies, metrics=metrics)
+        of_sum = {"weight": content["weight"], "params": content["model_weights"], "beside": content["beside"]}
+        means = Means(nodes=tuple(content["nodes"]), **of_sum)
+        return OpenedRound(means=means, replies=replies, metrics=metrics, states=content["states"])
     except (FedbiomedError, OSError, KeyError, TypeError, AttributeError) as error:
         logger.warning("%s cannot be read and is not used: %s", _place(job), error)
         return None
@@ -100,12 +105,13 @@ class ReplayedRound(RoundUpdates):
         logger.warning("round %d: its sum was opened before, and is taken again; no node is asked", self._round)
         job.failures[self._round] = {}
         self._good = job.take_replies(self._round, [dict(reply) for reply in self._opened.replies], dict(self._opened.metrics))
+        job.node_states.put(self._opened.states)
 
     def aggregate(self, job: Job) -> Params:
         """Give the mean to the aggregator; see `RoundUpdates.aggregate`."""
         self.check(job)
         self._aggregator.hear_measures(self._measures(job, self._good))
-        self._aggregator.add(f"the sum of {len(self._good)} nodes", self._opened.params, float(self._opened.weight))
+        self._opened.means.hand_on(self._aggregator, self._aux, job.training_plan.get_model_params(only_trainable=True))
         return self._aggregator.finish()
 
 

@@ -3,6 +3,7 @@
 import inspect
 from typing import Any
 
+from fedbiomed.common.exceptions import FedbiomedOptimizerError
 from fedbiomed.common.secagg.errors import round_error
 from fedbiomed.researcher.aggregators.aggregator import Aggregator
 from fedbiomed.researcher.events.model_trainer import ModelTrainer
@@ -29,8 +30,8 @@ def check_parts(aggregator: Aggregator, strategy: Strategy, trainer: ModelTraine
             )
     if inspect.getattr_static(type(trainer), "updates") is not inspect.getattr_static(ModelTrainer, "updates"):
         raise round_error(f"the trainer {type(trainer).__name__} needs the models of single nodes; {_REMEDY}")
-    if agg_optimizer is not None and agg_optimizer.get_aux():
-        raise round_error(
-            "the optimizer agg_optimizer exchanges auxiliary variables with the nodes' optimizers, which secure aggregation does not hide "
-            f"yet; {_REMEDY}"
-        )
+    try:
+        if agg_optimizer is not None:
+            agg_optimizer.summed_aux()
+    except FedbiomedOptimizerError as error:
+        raise round_error(f"{error}; with secure aggregation the researcher knows their sum only; {_REMEDY}") from error

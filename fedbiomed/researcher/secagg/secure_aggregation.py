@@ -15,12 +15,14 @@ from fedbiomed.researcher.job import Job
 from fedbiomed.researcher.requests import Requests
 from fedbiomed.researcher.secagg.context import SecaggBiprimeContext, SecaggServkeyContext, checked_job_id, checked_parties
 from fedbiomed.researcher.secagg.joye_libert_session import with_keys
+from fedbiomed.researcher.secagg.round_sum import Ranges
 from fedbiomed.researcher.secagg.session import SecureSession, Wish, agreed
 
 logger = logging.getLogger(__name__)
 DEFAULT_CLIP = 16
 _ARGUMENTS = ("active", "timeout", "clipping_range")
-_OPTIONS = ("scheme", "allow_two_nodes", "minimum_nodes", "signed_survivors")
+_OPTIONS = ("scheme", "allow_two_nodes", "minimum_nodes", "signed_survivors", "aux_clipping_range")
+_RANGES = ("clip", "aux_clip")
 
 
 class SecureAggregation:
@@ -37,9 +39,10 @@ class SecureAggregation:
         minimum_nodes: how many nodes must be in a sum; None: more than half.
         signed_survivors: let nodes open a sum only when more than two thirds of them signed who is in it, so that a dishonest researcher
             cannot tell them different things; fewer nodes may be lost then.
+        aux_clipping_range: the same as `clipping_range` for auxiliary variables, which go beside the updates.
 
     Attributes:
-        timeout, clipping_range: as given.
+        timeout, clipping_range, aux_clipping_range: as given.
 
     Raises:
         FedbiomedSecureAggregationError: an argument is wrong.
@@ -55,17 +58,19 @@ class SecureAggregation:
         allow_two_nodes: bool = False,
         minimum_nodes: int | None = None,
         signed_survivors: bool = False,
+        aux_clipping_range: int | None = None,
     ) -> None:
         self._active = _flag(active)
         self.timeout = _count("timeout", timeout, least=0)
         self.clipping_range = None if clipping_range is None else _count("clipping_range", clipping_range, least=1)
+        self.aux_clipping_range = None if aux_clipping_range is None else _count("aux_clipping_range", aux_clipping_range, least=1)
         self.scheme = _scheme(scheme)
         self.allow_two_nodes = _flag(allow_two_nodes, "allow_two_nodes")
         self.minimum_nodes = None if minimum_nodes is None else _count("minimum_nodes", minimum_nodes, least=2)
         self.signed_survivors = _flag(signed_survivors, "signed_survivors")
         if self.signed_survivors and self.scheme == Scheme.JOYE_LIBERT:
             raise _error("signed_survivors is for the scheme 'lom': with 'joye_libert' all nodes are in a sum, there is nothing to sign")
-        self._clip = float(clipping_range or DEFAULT_CLIP)
+        self._clip, self._aux_clip = float(clipping_range or DEFAULT_CLIP), float(aux_clipping_range or DEFAULT_CLIP)
         self._session: SecureSession | None = None
         self._cost_told: bytes | None = None
         self._wanted: list[str] = []
@@ -103,6 +108,11 @@ class SecureAggregation:
     def clip(self) -> float:
         """The clipping range of the next round."""
         return self._clip
+
+    @property
+    def ranges(self) -> Ranges:
+        """The clipping ranges of the next round."""
+        return Ranges(self._clip, self._aux_clip)
 
     def activate(self, status: bool) -> bool:
         """Switch it on or off; returns what was set."""
@@ -202,23 +212,28 @@ class SecureAggregation:
                 logger.warning("the nodes were not told that a session of secure aggregation ended: %s", error)
 
     def take_clipped(self, round_: int, clipped: Mapping[str, Mapping[Purpose, float]]) -> None:
-        """Hear which fraction of its values each node had to cut in a round, and say which range would do."""
-        fractions = [told.get(Purpose.WEIGHTS, 0.0) for told in clipped.values()]
-        proposed = better_clip(self._clip, fractions)
-        if proposed > self._clip:
-            advice = "the next round has it" if self.clipping_range is None else f"set it: SecureAggregation(clipping_range={proposed:g})"
+        """Hear which fraction of its values each node had to cut in a round, and say which ranges would do."""
+        of_values = [told.get(Purpose.WEIGHTS, 0.0) for told in clipped.values()]
+        of_aux = [told.get(Purpose.AUX, 0.0) for told in clipped.values()]
+        self._clip = self._better(round_, "clipping_range", self._clip, of_values, "values")
+        self._aux_clip = self._better(round_, "aux_clipping_range", self._aux_clip, of_aux, "auxiliary variables")
+
+    def _better(self, round_: int, argument: str, clip: float, fractions: Sequence[float], what: str) -> float:
+        """The range of the next round: a wider one where that is needed and none was given."""
+        proposed, is_given = better_clip(clip, fractions), getattr(self, argument) is not None
+        if proposed > clip:
+            advice = f"set it: SecureAggregation({argument}={proposed:g})" if is_given else "the next round has it"
             logger.warning(
-                "round %d: a node cut %.2g of its values to the clipping range %g; %g would do, %s",
-                *(round_, max(fractions), self._clip, proposed, advice),
+                "round %d: a node cut %.2g of its %s to the clipping range %g; %g would do, %s",
+                *(round_, max(fractions), what, clip, proposed, advice),
             )
-            if self.clipping_range is None:
-                self._clip = proposed
+        return clip if is_given else proposed
 
     def validation_arguments(self) -> dict[str, Any] | None:
         """What an order to validate tells; None where there is no session."""
         if not self._active or self._session is None:
             return None
-        return SecaggOrder(sid=self._session.sid, attempt=0, clip=self._clip, layout="").as_dict()
+        return SecaggOrder(sid=self._session.sid, attempt=0, layout="", parts=()).as_dict()
 
     def train_arguments(self) -> dict[str, Any]:
         """What an order tells the nodes about it: `secagg_servkey_id, secagg_biprime_id, secagg_random, secagg_clipping_range`.
@@ -255,7 +270,7 @@ class SecureAggregation:
             "class": type(self).__name__,
             "module": type(self).__module__,
             "arguments": {name: getattr(self, name) for name in _ARGUMENTS},
-            "options": {**{name: getattr(self, name) for name in _OPTIONS}, "clip": self._clip},
+            "options": {**{name: getattr(self, name) for name in _OPTIONS}, "clip": self._clip, "aux_clip": self._aux_clip},
             "attributes": {
                 **{name: None if context is None else context.save_state_breakpoint() for name, context in contexts.items()},
                 "_job_id": self._job_id,
@@ -274,13 +289,11 @@ class SecureAggregation:
         arguments, options, attributes = state.get("arguments"), state.get("options") or {}, state.get("attributes") or {}
         if not isinstance(arguments, Mapping) or set(arguments) != set(_ARGUMENTS):
             raise _error(f"a breakpoint tells of active, timeout and clipping_range, not of {arguments!r:.120}")
-        if not isinstance(options, Mapping) or not isinstance(attributes, Mapping) or set(options) - {*_OPTIONS, "clip"}:
+        if not isinstance(options, Mapping) or not isinstance(attributes, Mapping) or set(options) - {*_OPTIONS, *_RANGES}:
             raise _error(f"a breakpoint tells options and attributes by name, not {options!r:.120}")
         made = cls(**arguments, **{name: options[name] for name in _OPTIONS if name in options})
-        clip = options.get("clip", made._clip)
-        if isinstance(clip, bool) or not isinstance(clip, int | float) or not clip > 0:
-            raise _error(f"the clipping range in a breakpoint must be a number above 0, not {clip!r:.80}")
-        made._clip = float(clip)
+        made._clip = _range(options.get("clip", made._clip))
+        made._aux_clip = _range(options.get("aux_clip", made._aux_clip))
         servkey, biprime = attributes.get("_servkey"), attributes.get("_biprime")
         made._servkey = None if servkey is None else SecaggServkeyContext.load_state_breakpoint(servkey)
         made._biprime = None if biprime is None else SecaggBiprimeContext.load_state_breakpoint(biprime)
@@ -307,6 +320,12 @@ def refuse_active(secagg: SecureAggregation, what: str) -> None:
     """Raise the one error where something needs single updates and secure aggregation is switched on."""
     if secagg.active:
         raise _error(f"{what} needs the models of single nodes, which secure aggregation hides; switch it off: set_secagg(False)")
+
+
+def _range(given: Any) -> float:
+    if isinstance(given, bool) or not isinstance(given, int | float) or not given > 0:
+        raise _error(f"the clipping range in a breakpoint must be a number above 0, not {given!r:.80}")
+    return float(given)
 
 
 def _scheme(given: Any) -> str:

@@ -18,9 +18,8 @@ from fedbiomed.common.params import Params
 from fedbiomed.common.secagg.errors import round_error
 from fedbiomed.common.secagg.joye_libert_parties import JoyeLibertServer
 from fedbiomed.common.secagg.lom_server import LomServer
-from fedbiomed.common.secagg.quantise import mean_of
+from fedbiomed.common.secagg.survivors import LEAST_OF_TWO_WEIGHTINGS
 from fedbiomed.common.secagg.terms import Purpose
-from fedbiomed.common.secagg.update import digest_of, layouts_of, moved, range_of
 from fedbiomed.common.secagg.wire import SecaggOrder, read_masked
 from fedbiomed.researcher.aggregators.aggregator import Aggregator
 from fedbiomed.researcher.datasets import FederatedDataSet
@@ -31,6 +30,7 @@ from fedbiomed.researcher.responses import read_result
 from fedbiomed.researcher.round_updates import RoundUpdates
 from fedbiomed.researcher.secagg import opened_round
 from fedbiomed.researcher.secagg.opened_round import OpenedRound, ReplayedRound
+from fedbiomed.researcher.secagg.round_sum import Ranges, RoundSum
 from fedbiomed.researcher.secagg.rules import check_parts
 from fedbiomed.researcher.secagg.secure_aggregation import SecureAggregation
 from fedbiomed.researcher.secagg.session import SecureSession
@@ -38,7 +38,7 @@ from fedbiomed.researcher.server_optimizer import AuxTotal
 from fedbiomed.researcher.strategies.strategy import Strategy
 
 logger = logging.getLogger(__name__)
-CLIPPED = "Clipped fraction"
+CLIPPED_BY: Mapping[Purpose, str] = {Purpose.WEIGHTS: "Clipped fraction", Purpose.AUX: "Clipped fraction of auxiliary variables"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +65,7 @@ def updates_of(secagg: SecureAggregation, round_: int, job: Job, parts: Parts) -
         FedbiomedStrategyError: too few nodes take part in the agreement.
     """
     if not secagg.active:
+        parts.aggregator.expect_sums(None)
         yield parts.trainer.updates(round_, job.nodes, parts.strategy, parts.aggregator, parts.aux)
         return
     check_parts(parts.aggregator, parts.strategy, parts.trainer, parts.agg_optimizer)
@@ -72,14 +73,16 @@ def updates_of(secagg: SecureAggregation, round_: int, job: Job, parts: Parts) -
         raise round_error(
             "some nodes hold models of their own, but with secure aggregation all start from one: run a round without it first"
         )
-    asked = list(job.nodes)
-    begun = opened_round.begun_as(job, round_, asked)
+    asked, ranges = list(job.nodes), secagg.ranges
+    parts.aggregator.expect_sums(ranges.aux)
+    summed = RoundSum.of(job, parts.aggregator, parts.agg_optimizer, lambda: _sent(job))
+    begun = opened_round.begun_as(job, round_, asked, summed.told)
     opened = opened_round.kept(job, begun)
     if opened is not None:
         yield ReplayedRound(round_, asked, parts.strategy, parts.aggregator, parts.aux, opened)
         return
     session = secagg.session_for(job, asked, _most_rows(parts.data, asked))
-    secure = SecureRound(round_, asked, parts, session=session, clip=secagg.clip, job=job, begun=begun)
+    secure = SecureRound(round_, asked, parts, session=session, ranges=ranges, job=job, summed=summed, begun=begun)
     try:
         secure.check_members()
         job.nodes = [node for node in asked if node in session.terms.members]
@@ -90,6 +93,11 @@ def updates_of(secagg: SecureAggregation, round_: int, job: Job, parts: Parts) -
         raise
     session.close(round_)
     secagg.take_clipped(round_, secure.clipped)
+
+
+def _sent(job: Job) -> Params:
+    params: Params = read_result(Path(job.params_path))["model_weights"]
+    return params
 
 
 def _most_rows(data: FederatedDataSet | None, nodes: Sequence[str]) -> int:
@@ -107,21 +115,29 @@ class SecureRound(RoundUpdates):
         round_, sampled: see `RoundUpdates`.
         parts: of the experiment.
         session: as agreed.
-        clip: range of floating parameters.
-        job: with the parameters that are sent.
+        ranges: to which values are cut.
+        job: asks the nodes.
+        summed: what is summed.
         begun: see `opened_round.begun_as`.
     """
 
     def __init__(
-        self, round_: int, sampled: Sequence[str], parts: Parts, *, session: SecureSession, clip: float, job: Job, begun: str
+        self,
+        round_: int,
+        sampled: Sequence[str],
+        parts: Parts,
+        *,
+        session: SecureSession,
+        ranges: Ranges,
+        job: Job,
+        summed: RoundSum,
+        begun: str,
     ) -> None:
         super().__init__(round_, sampled, parts.strategy, parts.aggregator, parts.aux)
-        self._session, self._clip, self._job_id, self._begun = session, clip, job.id, begun
-        travels = parts.aggregator.travels
-        model = {name: value for name, value in job.training_plan.get_model_params().items() if travels(name)}
-        file = read_result(Path(job.params_path))["model_weights"]
-        self._sent = {name: file[name] for name in model}
-        self._layouts, self._digest = layouts_of(model), digest_of(model)
+        self._session, self._ranges, self._job_id, self._begun = session, ranges, job.id, begun
+        self._summed = summed
+        self._before = job.node_states.get_last_node_states()
+        self._told_states: dict[str, str | None] = {}
         self._attempt = 0
         self._server = self._new_server()
         self._refused |= session.absent
@@ -130,19 +146,26 @@ class SecureRound(RoundUpdates):
     @property
     def order(self) -> dict[str, Any]:
         """What the orders of the round tell."""
-        return SecaggOrder(sid=self._session.sid, attempt=self._attempt, clip=self._clip, layout=self._digest).as_dict()
+        rules = self._summed.rules(self._ranges)
+        return SecaggOrder(sid=self._session.sid, attempt=self._attempt, layout=self._summed.digest, parts=rules).as_dict()
 
     @property
     def sizes(self) -> dict[Purpose, int]:
         """Number of values that each node hides, by purpose."""
-        return {purpose: layout.size for purpose, layout in self._layouts.items()}
+        return {purpose: layout.size for purpose, layout in self._summed.layouts.items()}
 
     def check_members(self) -> None:
         """Refuse to begin where too few nodes take part in the agreement.
 
         Raises:
             FedbiomedStrategyError: the strategy needs more.
+            FedbiomedSecureAggregationError: two sums would tell the updates of so few nodes.
         """
+        if self._summed.weighs_twice and len(self._session.terms.members) < LEAST_OF_TWO_WEIGHTINGS:
+            raise round_error(
+                f"two sums, one weighted by samples and one not, tell the updates of {len(self._session.terms.members)} nodes; with "
+                f"auxiliary variables of agg_optimizer {LEAST_OF_TWO_WEIGHTINGS} are needed, or an aggregator by which nodes count alike"
+            )
         if self._session.absent:
             members = [node for node in self._sampled if node in self._session.terms.members]
             self._strategy.check_round(self._round, self._sampled, members, self._refused)
@@ -166,8 +189,10 @@ class SecureRound(RoundUpdates):
             datasets: ids of the datasets, by node.
         """
         return [
-            Point(self._round, node, datasets.get(node, ""), Phase.TRAINING.value, CLIPPED, float(told.get(Purpose.WEIGHTS, 0.0)), 1, None)
+            Point(self._round, node, datasets.get(node, ""), Phase.TRAINING.value, name, float(told[purpose]), 1, None)
             for node, told in self._server.clipped.items()
+            for purpose, name in CLIPPED_BY.items()
+            if purpose in told
         ]
 
     def aggregate(self, job: Job) -> Params:
@@ -192,25 +217,20 @@ class SecureRound(RoundUpdates):
                 f"the sum of round {self._round} does not open: {len(survivors.nodes) - len(reasons)} of {len(survivors.nodes)} nodes "
                 f"revealed, {self._session.terms.threshold} are needed ({told}); run again"
             )
-        weight, params = self._opened()
+        means = self._summed.means(self._server.open(), survivors.nodes, self._session.terms, self._ranges)
         self.clipped = dict(self._server.clipped)
         replies, metrics = job.training_replies[self._round].data(), job.reported_metrics[self._round]
-        opened_round.keep(job, self._begun, OpenedRound(weight=weight, params=params, replies=replies, metrics=metrics))
+        states = self._states_after(job, survivors.nodes)
+        opened_round.keep(job, self._begun, OpenedRound(means=means, replies=replies, metrics=metrics, states=states))
+        job.node_states.put(states)
         self._aggregator.hear_measures(self._measures(job, self._good))
-        self._aggregator.add(f"the sum of {len(survivors.nodes)} nodes", params, float(weight))
+        means.hand_on(self._aggregator, self._aux, job.training_plan.get_model_params(only_trainable=True))
         return self._aggregator.finish()
 
-    def _opened(self) -> tuple[int, Params]:
-        terms = self._session.terms
-        most, ways, weights = len(terms.members) * terms.max_weight, {}, set()
-        for purpose, sums in self._server.open().items():
-            total, mean = mean_of(sums, self._layouts[purpose], range_of(purpose, self._clip), terms.bits, most)
-            weights.add(total)
-            ways.update(mean)
-        if len(weights) != 1:
-            raise round_error(f"the sums of round {self._round} do not count alike: a node broke the rules; run again")
-        params = moved(self._sent, ways)
-        return weights.pop(), {name: params[name] for name in self._sent}
+    def _states_after(self, job: Job, survivors: Sequence[str]) -> dict[str, str | None]:
+        """What the nodes go on from: those in the sum from this round, the others, of whose work nothing is in it, from the one before."""
+        now = {**job.node_states.get_last_node_states(), **self._told_states}
+        return {node: now.get(node) if node in survivors else self._before.get(node) for node in self._session.terms.members}
 
     def _try_again(self, job: Job) -> None:
         """Too few vectors came, and nothing was revealed: let the nodes mask what they keep once more."""
@@ -225,7 +245,9 @@ class SecureRound(RoundUpdates):
                 path = Path(folder) / f"{node}.mpk"
                 try:
                     job.repo.get(reply.result, path)
-                    server.take_upload(read_masked(path, node, self._job_id))
+                    upload = read_masked(path, node, self._job_id)
+                    server.take_upload(upload)
+                    self._told_states[node] = upload.state_id
                 except FedbiomedError as error:
                     self._refused[node] = str(error)
                 else:
@@ -238,4 +260,4 @@ class SecureRound(RoundUpdates):
         return self._session.terms.threshold
 
     def _new_server(self) -> LomServer | JoyeLibertServer:
-        return self._session.server(self._round, self._attempt, self.sizes)
+        return self._session.server(self._round, self._attempt, self.sizes, frozenset(self._summed.weightings.values()))

@@ -18,7 +18,7 @@ from fedbiomed.common.secagg.agreement import ResearcherAgreement
 from fedbiomed.common.secagg.errors import setup_error
 from fedbiomed.common.secagg.joye_libert_parties import JoyeLibertServer
 from fedbiomed.common.secagg.lom_server import Attempt, LomServer
-from fedbiomed.common.secagg.terms import DEFAULT_MAX_WEIGHT, RING_BITS, SESSION_BYTES, Purpose, Scheme, Terms, least_threshold
+from fedbiomed.common.secagg.terms import DEFAULT_MAX_WEIGHT, RING_BITS, SESSION_BYTES, Purpose, Scheme, Terms, Weighting, least_threshold
 from fedbiomed.common.security.identity import made_identity
 from fedbiomed.researcher.requests import Requests, Stamp
 from fedbiomed.researcher.secagg.talk import Answers, AnyReply, ask_each, complete, refused, tell_each
@@ -76,12 +76,15 @@ class SecureSession:
         terms = self.terms
         return {"scheme": terms.scheme.value, "bits": terms.bits, "ring_bits": RING_BITS, "max_weight": terms.max_weight}
 
-    def server(self, round_: int, attempt: int, sizes: Mapping[Purpose, int]) -> LomServer | JoyeLibertServer:
+    def server(
+        self, round_: int, attempt: int, sizes: Mapping[Purpose, int], weightings: frozenset[Weighting]
+    ) -> LomServer | JoyeLibertServer:
         """What adds the vectors of an attempt.
 
         Args:
             round_, attempt: both count from 0.
             sizes: number of values by purpose.
+            weightings: by what nodes count in these sums.
         """
         return LomServer(
             Attempt(
@@ -90,6 +93,7 @@ class SecureSession:
                 round=round_,
                 attempt=attempt,
                 sizes=sizes,
+                weightings=weightings,
                 reveal_private=self.reveal_private,
                 identities=self.identities,
             )

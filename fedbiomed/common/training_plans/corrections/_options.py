@@ -1,7 +1,7 @@
 """Options that an aggregator sends to its node's half: they came over a network, so they are checked here, too."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedbiomed.common.exceptions import FedbiomedTrainingPlanError
@@ -34,4 +34,18 @@ def sent_flag(args: Mapping[str, Any], name: str) -> bool:
     value = args.get(name)
     if not isinstance(value, bool):
         raise FedbiomedTrainingPlanError(f"FB605: {args.get('aggregator_name')} must send {name!r}, True or False, not {value!r:.80}")
+    return value
+
+
+def sent_choice(args: Mapping[str, Any], name: str, known: Sequence[str]) -> str:
+    """One of some words.
+
+    Raises:
+        FedbiomedTrainingPlanError: it did not come, or is something else.
+    """
+    value = args.get(name)
+    if not isinstance(value, str) or value not in known:
+        raise FedbiomedTrainingPlanError(
+            f"FB605: {args.get('aggregator_name')} must send {name!r}, {' or '.join(known)}, not {value!r:.80}"
+        )
     return value

@@ -9,7 +9,7 @@ One object lives for one round. Its methods are called in this order, each one m
 
     take_kept, arriving, use, begin,
         epoch_begins, (step_begins, corrected_loss, correct_gradients, step_done) for each step, epoch_ends, for each epoch,
-    end, kept, leaving, sends, tells
+    end, leaving, kept, sends, tells
 
 and `personal` whenever the node tests the model.
 """
