@@ -196,7 +196,8 @@ def test_a_modulus_must_be_large_composite_and_signed_by_the_first_node(parties:
     assert joye_libert.checked_modulus(parties.modulus.value).bit_length() >= 2048
     prime = 2**2203 - 1  # a Mersenne prime
     for unsound, reason in (
-        (2**1024 + 643, "2048 bits or more"),
+        (2**1024 + 643, "2048 to 8192 bits"),
+        (2**9000 + 1, "2048 to 8192 bits"),
         (prime, "two large primes"),
         (prime**2, "two large primes"),
         (3 * prime, "two large primes"),
