@@ -136,7 +136,9 @@ def test_auxiliary_variables_are_refused_in_one_line(parties: JoyeLibertParties)
 
 
 def test_a_round_is_answered_once(parties: JoyeLibertParties, caplog: pytest.LogCaptureFixture) -> None:
-    parties.upload("node_0", round_=2)
+    first = parties.upload("node_0", round_=2)
+    again = parties.upload("node_0", round_=2)  # as after a restart
+    assert again.digest == first.digest
     part = {Purpose.WEIGHTS: Part({"w": np.zeros(60)}, 1.0)}
     for attempt in (0, 1):
         with pytest.raises(FedbiomedSecureAggregationError, match="answered already"):
