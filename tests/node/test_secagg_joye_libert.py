@@ -86,11 +86,11 @@ class Desk:
         self.ask(self.modulus(self.parties.modulus))
         self.ask(self.parts())
 
-    def order(self) -> TrainRequest:
+    def order(self, made: dict[str, Any] = MADE) -> TrainRequest:
         """An order of the session, whose files are there, and what its training left."""
         Serializer.dump({"model_weights": SENT}, self.folder / "params.mpk")
         ids = {"researcher_id": RESEARCHER, "job_id": "exp_1", "node_id": "node_1", "state_id": "state_1"}
-        Serializer.dump({**ids, "model_weights": MADE, "encrypted": False}, self.folder / "result.mpk")
+        Serializer.dump({**ids, "model_weights": made, "encrypted": False}, self.folder / "result.mpk")
         told = SecaggOrder(sid=self.session.sid, attempt=0, layout=digest_of(MADE), parts=(RULE,)).as_dict()
         return train_request("node_1", researcher_id=RESEARCHER, job_id="exp_1", secagg=told)
 
@@ -174,9 +174,14 @@ def test_a_round_is_hidden_once(desk: Desk, caplog: pytest.LogCaptureFixture) ->
     assert upload.vectors[Purpose.WEIGHTS].shape == (64,)  # one block of 4096 bits
     assert desk.node().protect(request, desk.folder, 30).read_bytes() == before  # after a restart
     path.unlink()
-    again = desk.order()
+    again = desk.order()  # as after a restart while it was being hidden
+    assert desk.node().protect(again, desk.folder, 30).read_bytes() == before
+    path.unlink()
+    other = desk.order({"w": MADE["w"] + 0.25})
+    with pytest.raises(FedbiomedSecureAggregationError, match="answered already"):
+        desk.node().protect(again, desk.folder, 31)
     with caplog.at_level(logging.WARNING), pytest.raises(FedbiomedSecureAggregationError, match="answered already"):
-        desk.node().protect(again, desk.folder, 30)
+        desk.node().protect(other, desk.folder, 30)
     assert f"refused researcher {RESEARCHER}" in caplog.text
     assert not path.exists()
 

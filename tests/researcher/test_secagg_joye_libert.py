@@ -1,9 +1,13 @@
 """Secure rounds of the scheme `joye_libert` over a federation in memory: all nodes answer, and the sum opens, or the round is refused."""
 
+import contextlib
 import json
 import logging
+import os
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,7 @@ import torch
 from torch import nn
 
 from fedbiomed.common.data.data_manager import DataManager
-from fedbiomed.common.exceptions import FedbiomedSecaggError, FedbiomedSecureAggregationError, FedbiomedStrategyError
+from fedbiomed.common.exceptions import FedbiomedSecaggError, FedbiomedSecureAggregationError
 from fedbiomed.common.secagg.terms import Purpose
 from fedbiomed.common.training_plans.torch_plan import TorchTrainingPlan
 from fedbiomed.node.store import NodeStore
@@ -51,6 +55,19 @@ class SinkingPlan(TorchTrainingPlan):
 
     def training_step(self, data, target):
         return 100 * self.model().weight.sum()
+
+
+class Noticing(logging.Filter):
+    """Lets all records pass, and notices one."""
+
+    def __init__(self, part: str) -> None:
+        super().__init__()
+        self._part, self.seen = part, threading.Event()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if self._part in record.getMessage():
+            self.seen.set()
+        return True
 
 
 def joye_libert(**settings: Any) -> SecureAggregation:
@@ -133,10 +150,29 @@ def test_a_round_that_lacks_a_node_is_refused_and_the_next_one_has_new_keys(
     assert_close(secure, weights(plain, 0))
 
 
-def test_a_strategy_that_needs_all_tells_who_is_missing(secured: Make, mood: Callable[[int, str], Path]) -> None:
+def test_nodes_do_not_work_on_for_a_sum_that_cannot_be_opened(
+    federation: MemoryFederation, secured: Make, mood: Callable[[int, str], Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    left_out = Noticing("node_9 is left out")
+    mood(0, "waits")  # for ever
+    os.mkfifo(federation.data(0) / "begun")
+    with caplog.filtering(left_out), contextlib.ExitStack() as other, federation.node(9, plan_approval=True), ThreadPoolExecutor(1) as pool:
+        other.enter_context(federation.node(10))
+        secure = secured(secagg=joye_libert(), **TWO)
+        future = pool.submit(secure.run_once)
+        assert left_out.seen.wait(60)  # the plan was not approved there
+        other.close()  # something is heard then
+        with pytest.raises(FedbiomedSecureAggregationError, match="all nodes must answer") as caught:
+            future.result(timeout=60)
+    (federation.data(0) / "begun").unlink()
+    assert "node_9: " in str(caught.value)
+    assert "node_0: " not in str(caught.value)
+
+
+def test_numbers_that_are_none_stay_on_the_node(secured: Make, mood: Callable[[int, str], Path]) -> None:
     secure = secured(secagg=joye_libert())
     mood(1, "nan")
-    with pytest.raises(FedbiomedStrategyError, match="NaN"):
+    with pytest.raises(FedbiomedSecureAggregationError, match=r"all nodes must answer.*node_1: .*NaN"):
         secure.run_once()
 
 

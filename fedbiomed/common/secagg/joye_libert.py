@@ -27,7 +27,7 @@ from fedbiomed.common.secagg.terms import Purpose, Terms
 from fedbiomed.common.security.framing import joined
 from fedbiomed.common.security.keystream import WORD, Words
 
-LEAST_BITS = 2048
+LEAST_BITS, MOST_BITS = 2048, 8192
 _SPARE_BITS = 80
 _HASH_SPARE_BITS = 128
 _SMALL_FACTORS = 1 << 16
@@ -102,11 +102,11 @@ def checked_modulus(modulus: int) -> int:
     """A modulus that another party drew.
 
     Raises:
-        FedbiomedSecaggError: fewer than 2048 bits, even, a prime, a power, or with a small factor.
+        FedbiomedSecaggError: fewer than 2048 or more than 8192 bits, even, a prime, a power, or with a small factor.
     """
     gmpy2 = library()
-    if modulus.bit_length() < LEAST_BITS:
-        raise setup_error(f"a modulus has {LEAST_BITS} bits or more, not {modulus.bit_length()}")
+    if not LEAST_BITS <= modulus.bit_length() <= MOST_BITS:
+        raise setup_error(f"a modulus has {LEAST_BITS} to {MOST_BITS} bits, not {modulus.bit_length()}")
     if gmpy2.gcd(modulus, gmpy2.primorial(_SMALL_FACTORS)) != 1 or gmpy2.is_prime(modulus) or gmpy2.is_power(modulus):
         raise setup_error("a modulus must be the product of two large primes; this one is not")
     return modulus

@@ -53,29 +53,39 @@ class JoyeLibertNode:
         """Quantise an update, and put it on record that it is to be hidden.
 
         Args:
-            round_, attempt: both count from 0; a round is answered once in a session.
+            round_, attempt: both count from 0; a round is answered once in a session, and the same content may be hidden again.
             parts: what is sent, by purpose.
             weight: number of samples, 1 to the session's highest.
             bound: see `joye_libert.Context`.
 
         Returns:
-            What hides it, once: that takes long, and calls its argument now and then, which may end it by raising.
+            What hides it: that takes long, and calls its argument now and then, which may end it by raising.
 
         Raises:
-            FedbiomedSecureAggregationError: the round was answered or closed, weight or values cannot be, or two sums
+            FedbiomedSecureAggregationError: the round was answered otherwise or closed, weight or values cannot be, or two sums
                 with different weights would tell the updates of so few nodes.
         """
         session = self._session
-        self._require_new(round_, attempt)
+        if min(round_, attempt) < 0:
+            raise round_error(f"rounds and attempts count from 0; {round_}, {attempt} were asked")
         if type(weight) is not int or not 1 <= weight <= session.terms.max_weight:
             raise round_error(f"the node counts by 1 to {session.terms.max_weight} samples, not {weight!r:.40}")
         if not parts:
             raise round_error("there is nothing to protect")
         self._everyone(round_, attempt).check(session.terms, {part.weighting for part in parts.values()})
         codes = {purpose: part.quantised(session.terms.bits) for purpose, part in parts.items()}
-        record = RoundRecord(sid=session.sid, round=round_, attempt=attempt, weight=weight, self_seed=None, bound=bound)
-        self._ledger.save(record)
         vectors = {purpose: weighted(quantised.values, quantised.weight_of(weight)) for purpose, quantised in codes.items()}
+        record = RoundRecord(
+            sid=session.sid,
+            round=round_,
+            attempt=attempt,
+            weight=weight,
+            self_seed=None,
+            accepted=vectors_digest(vectors),  # the one content that may be hidden in this round
+            bound=bound,
+        )
+        self._require_new(record)
+        self._ledger.save(record)
         clipped = {purpose: quantised.clipped for purpose, quantised in codes.items()}
         return lambda check: self._hidden(record, vectors, clipped, check)
 
@@ -109,11 +119,10 @@ class JoyeLibertNode:
         if record is not None:
             self._ledger.save(replace(record, is_closed=True))
 
-    def _require_new(self, round_: int, attempt: int) -> None:
-        if min(round_, attempt) < 0:
-            raise round_error(f"rounds and attempts count from 0; {round_}, {attempt} were asked")
-        if self._ledger.record(self._session.sid, round_) is not None:
-            reason = f"round {round_} was answered already in this session, or closed: what hides an update does not serve twice"
+    def _require_new(self, record: RoundRecord) -> None:
+        """The same content again, after a restart, gives the same vectors again, and tells nothing more."""
+        if self._ledger.record(record.sid, record.round) not in (None, record):
+            reason = f"round {record.round} was answered already in this session, or closed: what hides an update does not serve twice"
             logger.warning("secure aggregation: refused researcher %s: %s", self._session.terms.researcher_id, reason)
             raise round_error(f"{reason}; run again, new keys are agreed on then")
 

@@ -75,7 +75,7 @@ def with_keys(session: SecureSession) -> JoyeLibertSession:
         modulus = _modulus(session)
         key = _server_key(session, modulus, _key_parts(session, modulus))
     except BaseException:
-        session.close()
+        session.end()
         raise
     agreed = {of.name: getattr(session, of.name) for of in fields(SecureSession)}
     return JoyeLibertSession(**agreed, modulus=modulus.value, server_key=key)

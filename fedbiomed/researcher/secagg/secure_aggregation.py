@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, Self
 
 from fedbiomed.common.constants import ErrorNumbers
-from fedbiomed.common.exceptions import FedbiomedError, FedbiomedSecureAggregationError
+from fedbiomed.common.exceptions import FedbiomedSecureAggregationError
 from fedbiomed.common.secagg.errors import setup_error as _setup_error
 from fedbiomed.common.secagg.joye_libert_parties import LONG_S
 from fedbiomed.common.secagg.quantise import better_clip
@@ -206,10 +206,7 @@ class SecureAggregation:
         """End the session, here and on the nodes; the next round begins with a new one."""
         session, self._session = self._session, None
         if session is not None:
-            try:
-                session.close()
-            except FedbiomedError as error:  # the nodes forget it by themselves after some time
-                logger.warning("the nodes were not told that a session of secure aggregation ended: %s", error)
+            session.end()
 
     def take_clipped(self, round_: int, clipped: Mapping[str, Mapping[Purpose, float]]) -> None:
         """Hear which fraction of its values each node had to cut in a round, and say which ranges would do."""

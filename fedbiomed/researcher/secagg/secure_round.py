@@ -14,6 +14,7 @@ from typing import Any
 
 from fedbiomed.common.constants import Phase
 from fedbiomed.common.exceptions import FedbiomedError
+from fedbiomed.common.messages.training import TrainProgress
 from fedbiomed.common.params import Params
 from fedbiomed.common.secagg.errors import round_error
 from fedbiomed.common.secagg.joye_libert_parties import JoyeLibertServer
@@ -24,6 +25,7 @@ from fedbiomed.common.secagg.wire import SecaggOrder, read_masked
 from fedbiomed.researcher.aggregators.aggregator import Aggregator
 from fedbiomed.researcher.datasets import FederatedDataSet
 from fedbiomed.researcher.events.model_trainer import ModelTrainer
+from fedbiomed.researcher.exchange import OnProgress
 from fedbiomed.researcher.history import Point
 from fedbiomed.researcher.job import Job
 from fedbiomed.researcher.responses import read_result
@@ -170,6 +172,16 @@ class SecureRound(RoundUpdates):
             members = [node for node in self._sampled if node in self._session.terms.members]
             self._strategy.check_round(self._round, self._sampled, members, self._refused)
 
+    def hearing(self, job: Job, hear: OnProgress) -> OnProgress:
+        """End the round as soon as it is known that its sum cannot be opened: the nodes that still work work for nothing."""
+
+        def heard(node_id: str, word: TrainProgress | str) -> None:
+            hear(node_id, word)
+            lost = {node: reason for node, reason in self.failures(job).items() if node in self._session.terms.members}
+            self._session.require_nodes(self._round, [node for node in self._session.terms.members if node not in lost], lost)
+
+        return heard
+
     def add(self, reply: Mapping[str, Any]) -> None:
         """Add a node's masked vectors; what does not fit is left out with the reason."""
         node_id, path = str(reply["node_id"]), reply["params_path"]
@@ -205,8 +217,8 @@ class SecureRound(RoundUpdates):
         """
         if self._session.asks_again and self._good and len(self._good) < self._session.terms.threshold:
             self._try_again(job)
-        self.check(job)
         self._session.require_nodes(self._round, self._good, self.failures(job))
+        self.check(job)
         survivors = self._server.close()
         reasons = self._session.open(self._server) if isinstance(self._server, LomServer) else {}  # the other scheme needs no nodes for it
         for node, reason in sorted(reasons.items()):

@@ -1,5 +1,6 @@
 """The researcher's side of a session: agreed with the nodes over the network, then asked to open sums."""
 
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,8 @@ from fedbiomed.common.secagg.terms import DEFAULT_MAX_WEIGHT, RING_BITS, SESSION
 from fedbiomed.common.security.identity import made_identity
 from fedbiomed.researcher.requests import Requests, Stamp
 from fedbiomed.researcher.secagg.talk import Answers, AnyReply, ask_each, complete, refused, tell_each
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +146,13 @@ class SecureSession:
         """Tell the members to delete the secrets of a round, or of the whole session; waits for nothing."""
         told: dict[str, Any] = {"sid": text_of(self.sid), "round": round_}
         tell_each(self.requests, {n: messages.SecaggClose(**self.stamp(), **told) for n in self.terms.members})
+
+    def end(self) -> None:
+        """Close the session; where the nodes cannot be told, they forget it by themselves after some time."""
+        try:
+            self.close()
+        except FedbiomedError as error:
+            logger.warning("the nodes were not told that a session of secure aggregation ended: %s", error)
 
     def _ask_survivors(self, server: LomServer, signatures: dict[str, str] | None, kind: type[AnyReply]) -> Answers[AnyReply]:
         survivors = server.close()
