@@ -273,7 +273,7 @@ def _told(request: TrainRequest, order: SecaggOrder) -> bytes:
     """Digest of what all nodes of a round must have been told alike: model, plan, what goes beside them, and how updates are rounded."""
     rules = [rule.told for rule in order.parts]
     shared = [ref.sha256 for name, ref in sorted(request.aggregator_files.items()) if name.startswith(_SHARED)]
-    beside = [str(len(rules)), *shared, *(ref.sha256 for ref in request.aux_files)]
+    beside = [str(len(rules)), str(len(shared)), *shared, *(ref.sha256 for ref in request.aux_files)]
     return hashlib.sha256(
         joined("fbm-secagg-order-v2", request.params.sha256, request.plan.sha256, request.plan_class, order.layout, *rules, *beside)
     ).digest()

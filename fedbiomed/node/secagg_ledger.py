@@ -8,7 +8,7 @@ import numpy as np
 
 from fedbiomed.common.exceptions import FedbiomedNodeStoreError
 from fedbiomed.common.files import sync_folder, written_whole
-from fedbiomed.common.secagg.ledger import RoundRecord
+from fedbiomed.common.secagg.ledger import Kept, RoundRecord
 from fedbiomed.common.secagg.quantise import Quantised
 from fedbiomed.common.secagg.terms import Purpose, Weighting
 from fedbiomed.node.store import NodeStore
@@ -45,11 +45,12 @@ class StoredLedger:
             row = "INSERT OR REPLACE INTO secagg_rounds VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
             connection.execute(row, (*values, record.has_revealed, record.is_closed, record.bound))
 
-    def keep_values(self, sid: bytes, round_: int, values: Mapping[Purpose, Quantised]) -> None:
+    def keep_values(self, sid: bytes, round_: int, values: Mapping[Purpose, Kept]) -> None:
         """Keep the quantised update of a round, in the place of any other; each file is there whole or not at all.
 
         Raises:
             FedbiomedNodeStoreError: it cannot be written.
+            FedbiomedSecureAggregationError: it cannot be quantised.
         """
         self.drop_values(sid, round_)
         place = self._place(sid, round_)

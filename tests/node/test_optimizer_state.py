@@ -212,7 +212,7 @@ def test_a_node_that_was_restarted_keeps_the_moments_of_adam(tmp_path, shared_wo
             stopped.run(rounds=1)
             forgetful = experiment()
             forgetful.run(rounds=1)
-            forgetful.job()._states.load_state_breakpoint({"collection_state_ids": {}})
+            forgetful.job().node_states.load_state_breakpoint({"collection_state_ids": {}})
             forgetful.run(rounds=1)
             params = [made.aggregated_params()[1]["params"]["0.weight"].tolist() for made in (unbroken, stopped, forgetful)]
             assert params[0] == params[1] != params[2]

@@ -22,6 +22,7 @@ from fedbiomed.common.messages.secagg import bytes_of, text_of
 from fedbiomed.common.messages.training import TrainRequest
 from fedbiomed.common.secagg import packets
 from fedbiomed.common.secagg.agreement import NodeAgreement, ResearcherAgreement, Session
+from fedbiomed.common.secagg.layout import Layout
 from fedbiomed.common.secagg.part_rules import PartRule
 from fedbiomed.common.secagg.terms import Purpose, Weighting
 from fedbiomed.common.secagg.update import digest_of, layouts_of
@@ -30,9 +31,11 @@ from fedbiomed.common.security.identity import Identity
 from fedbiomed.common.security.peers import MemoryPeers
 from fedbiomed.common.serializer import Serializer
 from fedbiomed.common.transport.memory_store import MemoryFiles, MemoryFileStore
-from fedbiomed.node.secagg import NodeSecagg
+from fedbiomed.node.secagg import NodeSecagg, _told
+from fedbiomed.node.secagg_ledger import StoredLedger
 from fedbiomed.node.secagg_reports import share_done
 from fedbiomed.node.secagg_sessions import SessionBook
+from fedbiomed.node.state import NodeStates
 from fedbiomed.node.store import NodeStore
 from fedbiomed.node.task import RoundReport
 from tests.support.orders import node_config, train_request
@@ -265,3 +268,76 @@ def test_progress_tells_a_share_and_no_number():
     assert (told.epoch, told.metrics) == (2, {"Loss": 1.5})
     unknown = share_done(RoundReport(phase="TRAINING", iteration=7, num_iterations=0, epoch=None, metrics={}))
     assert (unknown.iteration, unknown.num_iterations) == (0, 0)
+
+
+DELTA = {"w": np.asarray([0.25, -0.125], np.float32)}
+AUX = PartRule(
+    purpose=Purpose.AUX,
+    clip=0.5,
+    weighting=Weighting.NODES,
+    layout=Layout((("optimizer/scaffold/delta/w", (2,)), ("told/training_loss", ()))).digest.hex(),
+)
+
+
+def test_what_goes_beside_the_parameters_is_masked_by_its_own_rule(desk: Desk) -> None:
+    request = desk.order(parts=[rule.as_dict() for rule in (*RULES, AUX)])
+    beside = {"optim_aux_var": {"scaffold": {"delta": DELTA, "clients": ["an id"]}}, "told": {"training_loss": 0.75}}
+    desk.result(**beside)
+    NodeStates.of(desk.config, desk.store).save("state_1", "exp_1", 0)
+    path = desk.node().protect(request, desk.folder, 30)
+    content, upload = Serializer.load(path), read_masked(path, "node_0", "exp_1")
+    assert "an id" not in repr(content)
+    assert not {"optim_aux_var", "told", "sent"} & content.keys()
+    assert upload.vectors[Purpose.AUX].size == 4
+    assert upload.clipped[Purpose.AUX] == pytest.approx(1 / 3)
+    ledger = StoredLedger(desk.store, desk.config.var / "secagg")
+    kept = ledger.values(desk.session.sid, 0)
+    assert kept[Purpose.AUX].words(30)[0] == 1
+    assert kept[Purpose.WEIGHTS].words(30)[0] == 30
+    assert ledger.weightings(desk.session.sid, 0) == set(Weighting)
+    again = desk.ask(messages.SecaggAgain(**ASKED, sid=text_of(desk.session.sid), round=0, attempt=1))
+    desk.files.get(again.result, desk.folder / "again.mpk")
+    assert read_masked(desk.folder / "again.mpk", "node_0", "exp_1").state_id == "state_1"
+
+
+@pytest.mark.parametrize(
+    ("more", "part"),
+    [
+        ({}, "are absent: not those"),
+        ({"optim_aux_var": {"scaffold": {"delta": DELTA}}}, "optimizer/scaffold/delta/w: not those"),
+        ({"optim_aux_var": {"scaffold": {"delta": {"w": np.ones(3)}}}, "told": {"training_loss": 1.0}}, "or not of the shapes"),
+        ({"optim_aux_var": {"scaffold": {"delta": {"w": np.array([1.0, np.nan])}}}, "told": {"training_loss": 1.0}}, "NaN"),
+        ({"optim_aux_var": {"scaffold": {"delta": DELTA}}, "told": {"training_loss": 1.0}, "gradients": [1.0]}, "'gradients'"),
+    ],
+)
+def test_what_goes_beside_must_be_what_is_summed(desk: Desk, more: dict[str, Any], part: str) -> None:
+    request = desk.order(parts=[rule.as_dict() for rule in (*RULES, AUX)])
+    desk.result(**more)
+    with pytest.raises(FedbiomedSecureAggregationError) as caught:
+        desk.node().protect(request, desk.folder, 30)
+    assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (desk.folder / "masked.mpk").exists()
+
+
+def test_rules_for_other_parts_are_refused(desk: Desk) -> None:
+    first, *rest = (rule.as_dict() for rule in RULES)
+    for parts, said in ((rest, "has other names or shapes"), ([{**first, "layout": "0" * 64}, *rest], "has other names or shapes")):
+        with pytest.raises(FedbiomedSecureAggregationError, match=said):
+            desk.node().protect(desk.order(parts=parts), desk.folder, 30)
+
+
+def test_masks_of_nodes_that_were_told_different_things_beside_the_model_do_not_cancel(desk: Desk) -> None:
+    request, order = desk.order(), SecaggOrder.of(desk.order().secagg or {})
+    ref = request.params
+    told = [
+        _told(changed, order)
+        for changed in (
+            request,
+            replace(request, aux_files=(ref,)),
+            replace(request, aggregator_files={"shared_control": ref}),
+        )
+    ]
+    other = SecaggOrder.of({**order.as_dict(), "parts": [{**rule.as_dict(), "weighting": "nodes"} for rule in RULES]})
+    assert len({*told, _told(request, other)}) == 4
+    assert _told(replace(request, aggregator_files={"own_control": ref}), order) == told[0]  # one node's own

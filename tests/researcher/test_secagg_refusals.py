@@ -12,11 +12,13 @@ from fedbiomed.common.exceptions import (
     FedbiomedSecureAggregationError,
     FedbiomedStrategyError,
 )
-from fedbiomed.researcher.aggregators import FedAverage, FedDGGA, FedNova, FedProx, Krum, Median, Scaffold
+from fedbiomed.common.optimizers.optimizer import Optimizer
+from fedbiomed.researcher.aggregators import ClientLevelDP, FedAverage, FedDGGA, FedNova, FedPCA, FedPM, Krum, Median, Scaffold
 from fedbiomed.researcher.events import DaisyChainTrainer, MergeTrainer
 from fedbiomed.researcher.experiment import Experiment
 from fedbiomed.researcher.secagg import SecureAggregation
 from fedbiomed.researcher.strategies import DefaultStrategy
+from tests.support.aux_modules import Average, Latest, Named
 from tests.support.memory_federation import MemoryFederation
 from tests.support.moody import ARGS, assert_close, state, weights
 
@@ -56,8 +58,13 @@ def test_too_few_nodes_reveal_nothing_and_the_experiment_goes_on(
         ({"aggregator": Krum}, "Krum needs"),
         ({"aggregator": FedNova}, "FedNova needs"),
         ({"aggregator": FedDGGA}, "FedDGGA needs"),
-        ({"aggregator": Scaffold}, "Scaffold needs"),
-        ({"aggregator": FedProx(adaptive=True)}, "FedProx needs"),
+        ({"aggregator": FedPM}, "FedPM needs"),
+        ({"aggregator": FedPCA}, "FedPCA needs"),
+        ({"aggregator": ClientLevelDP(weighted=True)}, "ClientLevelDP needs"),
+        ({"agg_optimizer": Optimizer(lr=1.0, modules=[Latest()])}, "module 'latest' (latest) cannot be summed: LatestAux combines"),
+        ({"agg_optimizer": Optimizer(lr=1.0, modules=[Named()])}, "module 'named' (named) cannot be summed: field 'names'"),
+        ({"agg_optimizer": Optimizer(lr=1.0, modules=[Average()])}, "module 'average' (average) cannot be summed: AverageAux combines"),
+        ({"aggregator": Scaffold(weighted=True), "agg_optimizer": Optimizer(lr=1.0, modules=["scaffold-server"])}, "choose one of them"),
         ({"node_selection_strategy": Refining}, "Refining judges single replies"),
         ({"trainer": DaisyChainTrainer(aggregation_period=2)}, "DaisyChainTrainer needs the models"),
         ({"trainer": MergeTrainer}, "MergeTrainer needs the models"),
@@ -77,6 +84,7 @@ def test_what_does_not_go_together_is_refused_in_one_line(secured: Make, changes
     assert state(experiment) == before
     experiment.set_secagg(False)
     experiment.set_aggregator(FedAverage)
+    experiment.set_agg_optimizer(None)
     experiment.set_strategy(DefaultStrategy)
     experiment.set_trainer(None)
     assert experiment.run_once() == 1

@@ -15,6 +15,24 @@ from fedbiomed.common.security.framing import Part, joined
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
+class Way:
+    """The difference of two arrays of one shape, worked out part by part when it is looked at.
+
+    Args:
+        new, old: minuend and subtrahend.
+    """
+
+    def __init__(self, new: np.ndarray[Any, np.dtype[Any]], old: np.ndarray[Any, np.dtype[Any]]) -> None:
+        self.shape: tuple[int, ...] = new.shape
+        self.dtype, self.size = new.dtype, new.size
+        self._new, self._old = new.reshape(-1), old.reshape(-1)  # copies of those only that are not contiguous
+
+    def __getitem__(self, part: slice) -> Floats:
+        """A part of the flat difference."""
+        difference: Floats = np.subtract(self._new[part], self._old[part], dtype=np.float64)
+        return difference
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """Names and shapes, in the order in which they lie in the vector.
@@ -50,8 +68,8 @@ class Layout:
             parts += [name, len(shape), *shape]
         return hashlib.sha256(joined(*parts)).digest()
 
-    def flat_parts(self, params: Mapping[str, Any]) -> Iterator[tuple[str, slice, np.ndarray[Any, np.dtype[Any]]]]:
-        """Name, place in the vector and flat values of each array.
+    def flat_parts(self, params: Mapping[str, Any]) -> Iterator[tuple[str, slice, Way | np.ndarray[Any, np.dtype[Any]]]]:
+        """Name, place in the vector and flat values of each array, or way.
 
         Raises:
             AggregationError: a value is not an array of numbers.
@@ -61,10 +79,11 @@ class Layout:
             raise round_error(f"values of the names {sorted(dict(self.shapes))[:5]} are expected, not of {sorted(params)[:5]}")
         start = 0
         for name, shape in self.shapes:
-            array = as_array(params[name], name, "the update")
+            given = params[name]
+            array = given if isinstance(given, Way) else as_array(given, name, "the update")
             if array.shape != shape or array.dtype.kind == "c":
                 raise round_error(f"{name!r} must hold real numbers of shape {shape}, not {array.dtype} of shape {array.shape}")
-            yield name, slice(start, start + array.size), array.reshape(-1)
+            yield name, slice(start, start + array.size), array if isinstance(array, Way) else array.reshape(-1)
             start += array.size
 
     def unflattened(self, vector: Floats) -> dict[str, Floats]:

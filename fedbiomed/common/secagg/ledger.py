@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from fedbiomed.common.secagg.quantise import Quantised
+from fedbiomed.common.secagg.quantise import Quantised, Unquantised
 from fedbiomed.common.secagg.terms import Purpose, Weighting
+
+Kept = Quantised | Unquantised
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,10 +46,14 @@ class Ledger(Protocol):
     def save(self, record: RoundRecord) -> None:
         """Put a record in the place of the round's former one."""
 
-    def keep_values(self, sid: bytes, round_: int, values: Mapping[Purpose, Quantised]) -> None:
-        """Keep the quantised update of a round, for a further attempt."""
+    def keep_values(self, sid: bytes, round_: int, values: Mapping[Purpose, Kept]) -> None:
+        """Keep the update of a round, for a further attempt.
 
-    def values(self, sid: bytes, round_: int) -> Mapping[Purpose, Quantised]:
+        Raises:
+            FedbiomedSecureAggregationError: it cannot be quantised.
+        """
+
+    def values(self, sid: bytes, round_: int) -> Mapping[Purpose, Kept]:
         """The quantised update of a round; empty where none is kept."""
 
     def weightings(self, sid: bytes, round_: int) -> set[Weighting]:
@@ -58,11 +64,11 @@ class Ledger(Protocol):
 
 
 class MemoryLedger:
-    """A ledger that goes with the process: for simulations, where nobody restarts."""
+    """A ledger that goes with the process: for simulations, where nobody restarts. It keeps an update itself, rounded when it is needed."""
 
     def __init__(self) -> None:
         self._records: dict[tuple[bytes, int], RoundRecord] = {}
-        self._values: dict[tuple[bytes, int], Mapping[Purpose, Quantised]] = {}
+        self._values: dict[tuple[bytes, int], Mapping[Purpose, Kept]] = {}
 
     def record(self, sid: bytes, round_: int) -> RoundRecord | None:
         """See `Ledger`."""
@@ -72,11 +78,11 @@ class MemoryLedger:
         """See `Ledger`."""
         self._records[record.sid, record.round] = record
 
-    def keep_values(self, sid: bytes, round_: int, values: Mapping[Purpose, Quantised]) -> None:
+    def keep_values(self, sid: bytes, round_: int, values: Mapping[Purpose, Kept]) -> None:
         """See `Ledger`."""
         self._values[sid, round_] = values
 
-    def values(self, sid: bytes, round_: int) -> Mapping[Purpose, Quantised]:
+    def values(self, sid: bytes, round_: int) -> Mapping[Purpose, Kept]:
         """See `Ledger`."""
         return self._values.get((sid, round_), {})
 

@@ -17,15 +17,14 @@ from typing import Any
 from fedbiomed.common.exceptions import FedbiomedSecureAggregationError
 from fedbiomed.common.secagg.agreement import Session
 from fedbiomed.common.secagg.errors import round_error
-from fedbiomed.common.secagg.layout import Layout
-from fedbiomed.common.secagg.ledger import Ledger, RoundRecord
+from fedbiomed.common.secagg.ledger import Kept, Ledger, RoundRecord
 from fedbiomed.common.secagg.lom_masks import Place, Revealed, Shares, masks_of, opened_shares, packed, pair_secret, sealed_shares
 from fedbiomed.common.secagg.lom_messages import Notice, Reveal, Upload, vectors_digest
-from fedbiomed.common.secagg.quantise import Quantised, quantise, weighted
+from fedbiomed.common.secagg.quantise import Unquantised
 from fedbiomed.common.secagg.survivors import SurvivorSet
 from fedbiomed.common.secagg.terms import Purpose, Scheme, Weighting
 from fedbiomed.common.security.identity import Identity, is_signed
-from fedbiomed.common.security.keystream import Words, apply_streams
+from fedbiomed.common.security.keystream import apply_streams
 from fedbiomed.common.security.sealing import seal_to
 
 logger = logging.getLogger(__name__)
@@ -46,13 +45,13 @@ class Part:
     clip: float
     weighting: Weighting = Weighting.SAMPLES
 
-    def quantised(self, bits: int) -> Quantised:
-        """As integers.
+    def unquantised(self, bits: int) -> Unquantised:
+        """Ready to be rounded.
 
         Raises:
-            FedbiomedSecureAggregationError: see `quantise`.
+            FedbiomedSecureAggregationError: there are no values, or the clip is not a positive number.
         """
-        return replace(quantise(self.update, Layout.of(self.update), self.clip, bits), weighting=self.weighting)
+        return Unquantised(self.update, self.clip, bits, self.weighting)
 
 
 class LomNode:
@@ -96,9 +95,13 @@ class LomNode:
         if not parts:
             raise round_error("there is nothing to protect")
         bits = self._session.terms.bits
-        values = {purpose: part.quantised(bits) for purpose, part in parts.items()}
-        self._ledger.keep_values(self._session.sid, round_, values)
-        return self._masked(round_, attempt, values, weight, bound)
+        values = {purpose: part.unquantised(bits) for purpose, part in parts.items()}
+        try:
+            self._ledger.keep_values(self._session.sid, round_, values)
+            return self._masked(round_, attempt, values, weight, bound)
+        except FedbiomedSecureAggregationError:
+            self._ledger.drop_values(self._session.sid, round_)
+            raise
 
     def protect_again(self, round_: int, attempt: int) -> Upload:
         """Mask the kept update of a round anew, under fresh seeds, without training.
@@ -112,15 +115,14 @@ class LomNode:
             raise round_error(f"no update of round {round_} is kept")
         return self._masked(round_, attempt, values, record.weight, record.bound)
 
-    def _masked(self, round_: int, attempt: int, values: Mapping[Purpose, Quantised], weight: int, bound: bytes) -> Upload:
+    def _masked(self, round_: int, attempt: int, values: Mapping[Purpose, Kept], weight: int, bound: bytes) -> Upload:
         session, place = self._session, Place(self._session.sid, round_, attempt)
+        vectors = {purpose: kept.words(weight) for purpose, kept in values.items()}
         seed = os.urandom(32)
         self._ledger.save(RoundRecord(sid=session.sid, round=round_, attempt=attempt, weight=weight, self_seed=seed, bound=bound))
         pairs = {peer: pair_secret(key, place, bound) for peer, key in session.pair_keys.items()}
-        vectors: dict[Purpose, Words] = {}
-        for purpose, quantised in values.items():
-            vectors[purpose] = weighted(quantised.values, quantised.weight_of(weight))
-            apply_streams(vectors[purpose], masks_of(session.node_id, seed, pairs, place, purpose))
+        for purpose, vector in vectors.items():
+            apply_streams(vector, masks_of(session.node_id, seed, pairs, place, purpose))
         return Upload(
             node_id=session.node_id,
             sid=session.sid,
@@ -128,7 +130,7 @@ class LomNode:
             attempt=attempt,
             vectors=vectors,
             shares=sealed_shares(session.terms, session.node_id, session.pair_keys, place, seed, bound),
-            clipped={purpose: quantised.clipped for purpose, quantised in values.items()},
+            clipped={purpose: kept.clipped for purpose, kept in values.items()},
             digest=vectors_digest(vectors),
         )
 

@@ -5,7 +5,7 @@ steps fine. With clip C and R = 2**bits - 1: z = round((min(max(x, -C), C) + C) 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,9 +35,69 @@ class Quantised:
     clipped: float
     weighting: Weighting = Weighting.SAMPLES
 
-    def weight_of(self, samples: int) -> int:
-        """The weight of a node with so many samples."""
-        return samples if self.weighting is Weighting.SAMPLES else 1
+    def words(self, samples: int) -> Words:
+        """The vector that is summed; see `weighted`."""
+        return weighted(self.values, weight_of(self.weighting, samples))
+
+
+class Unquantised:
+    """An update that is rounded when its integers are asked for, in one go and without a copy; until then it must not be changed.
+
+    Args:
+        update: arrays or tensors by name.
+        clip: values are cut to plus and minus this.
+        bits: 8 to 32.
+        weighting: by what the node counts in their sum.
+
+    Raises:
+        FedbiomedSecureAggregationError: there are no values, or the clip is not a positive number.
+    """
+
+    def __init__(self, update: Mapping[str, Any], clip: float, bits: int, weighting: Weighting) -> None:
+        self._update, self._layout = update, Layout.of(update)
+        self._clip, self._bits, self.weighting = checked_clip(clip), bits, weighting
+        self._clipped: float | None = None
+
+    @property
+    def values(self) -> Codes:
+        """See `Quantised`.
+
+        Raises:
+            FedbiomedSecureAggregationError: see `quantise`.
+        """
+        made = quantise(self._update, self._layout, self._clip, self._bits)
+        self._clipped = made.clipped
+        return made.values
+
+    @property
+    def clipped(self) -> float:
+        """See `Quantised`; they are rounded for it, if they were not before."""
+        if self._clipped is None:
+            _ = self.values
+        return self._clipped or 0.0
+
+    def words(self, samples: int) -> Words:
+        """The vector that is summed; see `weighted`.
+
+        Raises:
+            FedbiomedSecureAggregationError: see `quantise`.
+        """
+        weight, outside = weight_of(self.weighting, samples), 0
+        vector = np.empty(self._layout.size + 1, WORD)
+        vector[0] = weight
+        for start, block in _rounded(self._update, self._layout, self._clip, self._bits):
+            np.multiply(block.codes, np.uint64(weight), out=vector[start + 1 : start + 1 + block.codes.size], dtype=WORD)
+            outside += block.outside
+        self._clipped = outside / self._layout.size
+        return vector
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Some integers, until the next ones take their place; and how many values lay outside the range."""
+
+    codes: Codes
+    outside: int
 
 
 def quantise(update: Mapping[str, Any], layout: Layout, clip: float, bits: int) -> Quantised:
@@ -55,19 +115,26 @@ def quantise(update: Mapping[str, Any], layout: Layout, clip: float, bits: int) 
     """
     checked_clip(clip)
     values, outside = np.empty(layout.size, np.uint32), 0
-    buffer, scale = np.empty(min(BLOCK, layout.size)), ((1 << bits) - 1) / (2 * clip)
+    for start, block in _rounded(update, layout, clip, bits):
+        values[start : start + block.codes.size] = block.codes
+        outside += block.outside
+    return Quantised(values, outside / layout.size)
+
+
+def _rounded(update: Mapping[str, Any], layout: Layout, clip: float, bits: int) -> Iterator[tuple[int, _Block]]:
+    """The integers of an update, block by block, each with its place in the vector."""
+    buffer, codes = np.empty(min(BLOCK, layout.size)), np.empty(min(BLOCK, layout.size), np.uint32)
+    scale = ((1 << bits) - 1) / (2 * clip)
     for name, place, flat in layout.flat_parts(update):
-        target = values[place]
         for start in range(0, flat.size, BLOCK):
-            block = flat[start : start + BLOCK]
-            part = buffer[: block.size]
-            np.copyto(part, block, casting="unsafe")
-            outside += _clipped(part, clip, name)
+            part = buffer[: min(BLOCK, flat.size - start)]
+            np.copyto(part, flat[start : start + BLOCK], casting="unsafe")
+            outside = _clipped(part, clip, name)
             part += clip
             part *= scale
             np.rint(part, out=part)
-            np.copyto(target[start : start + BLOCK], part, casting="unsafe")
-    return Quantised(values, outside / layout.size)
+            np.copyto(codes[: part.size], part, casting="unsafe")
+            yield place.start + start, _Block(codes[: part.size], outside)
 
 
 def _clipped(part: Floats, clip: float, name: str) -> int:
@@ -82,6 +149,11 @@ def _clipped(part: Floats, clip: float, name: str) -> int:
     outside = int(np.count_nonzero(part < -clip) + np.count_nonzero(part > clip))
     np.clip(part, -clip, clip, out=part)
     return outside
+
+
+def weight_of(weighting: Weighting, samples: int) -> int:
+    """The weight of a node with so many samples."""
+    return samples if weighting is Weighting.SAMPLES else 1
 
 
 def weighted(values: Codes, weight: int) -> Words:

@@ -13,7 +13,7 @@ import numpy as np
 
 from fedbiomed.common.params import as_array, combined
 from fedbiomed.common.secagg.errors import round_error
-from fedbiomed.common.secagg.layout import Floats, Layout
+from fedbiomed.common.secagg.layout import Floats, Layout, Way
 from fedbiomed.common.secagg.lom_node import Part
 from fedbiomed.common.secagg.part_rules import PartRule, rule_of
 from fedbiomed.common.secagg.terms import Purpose
@@ -62,7 +62,7 @@ def parts_of(made: Mapping[str, Any], sent: Mapping[str, Any], rules: Sequence[P
         new, old = as_array(value, name, "the node"), as_array(sent.get(name), name, "the researcher") if name in sent else None
         if old is None or old.shape != new.shape:
             raise round_error(f"parameter {name!r:.80} of the node was not sent by the researcher in this shape: it cannot be summed")
-        ways[name] = np.subtract(new, old, dtype=np.result_type(np.float64, new.dtype))
+        ways[name] = Way(new, old)
     return {purpose: ruled(purpose, part, rules) for purpose, part in _split(made, ways).items()}
 
 
@@ -86,6 +86,20 @@ def ruled(purpose: Purpose, values: Mapping[str, Any], rules: Sequence[PartRule]
 def moved(sent: Mapping[str, Any], ways: Mapping[str, Floats]) -> dict[str, Any]:
     """The parameters that were sent, each moved by the mean of the nodes' ways; of the kind of those that were sent."""
     return {name: combined([(1.0, sent[name]), (1.0, way)], name) for name, way in ways.items()}
+
+
+def without_rounding(ways: Mapping[str, Floats], bits: int) -> dict[str, Floats]:
+    """Means of the ways of counters, of which those that are a whole number but for the rounding to steps are that number.
+
+    A model cuts off what stands behind the point, so a counter that went by 1.9998 would otherwise lose a step.
+
+    Args:
+        ways: by name, of the purpose "metrics".
+        bits: of a value.
+    """
+    error = 2 * COUNTER_RANGE / ((1 << bits) - 1)
+    whole = {name: np.rint(way) for name, way in ways.items()}
+    return {name: np.where(np.abs(way - whole[name]) <= error, whole[name], way) for name, way in ways.items()}
 
 
 def _split(kinds: Mapping[str, Any], values: Mapping[str, Any]) -> dict[Purpose, dict[str, Any]]:

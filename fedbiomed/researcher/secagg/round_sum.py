@@ -11,7 +11,7 @@ from fedbiomed.common.secagg.layout import Floats, Layout
 from fedbiomed.common.secagg.part_rules import PartRule
 from fedbiomed.common.secagg.quantise import mean_of
 from fedbiomed.common.secagg.terms import Purpose, Terms, Weighting
-from fedbiomed.common.secagg.update import COUNTER_RANGE, digest_of, layouts_of, moved
+from fedbiomed.common.secagg.update import COUNTER_RANGE, digest_of, layouts_of, moved, without_rounding
 from fedbiomed.common.security.keystream import Words
 from fedbiomed.researcher.aggregators.aggregator import Aggregator
 from fedbiomed.researcher.job import Job
@@ -147,6 +147,8 @@ class RoundSum:
             if weights.setdefault(weighting, total) != total:
                 raise round_error("the sums of the round do not count alike: a node broke the rules; run again")
         beside = found.pop(Purpose.AUX, {})
+        if Purpose.METRICS in found:
+            found[Purpose.METRICS] = without_rounding(found[Purpose.METRICS], terms.bits)
         ways = {name: way for means in found.values() for name, way in means.items()}
         params = moved(self.sent, ways)
         weight = weights[next(self.weightings[purpose] for purpose in found)]

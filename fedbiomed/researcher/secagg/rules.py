@@ -20,7 +20,7 @@ def check_parts(aggregator: Aggregator, strategy: Strategy, trainer: ModelTraine
     """
     if not aggregator.takes_sums:
         raise round_error(
-            f"the aggregator {aggregator.aggregator_name} needs the update of each single node, with secure aggregation there is only "
+            f"the aggregator {type(aggregator).__name__} needs the update of each single node, with secure aggregation there is only "
             f"their mean; {_REMEDY}"
         )
     for method in ("refine", "accept"):
