@@ -20,7 +20,6 @@ from fedbiomed.common.secagg.ledger import Ledger, RoundRecord
 from fedbiomed.common.secagg.lom_masks import Place
 from fedbiomed.common.secagg.lom_messages import Upload, vectors_digest
 from fedbiomed.common.secagg.lom_node import Part
-from fedbiomed.common.secagg.quantise import weighted
 from fedbiomed.common.secagg.survivors import SurvivorSet
 from fedbiomed.common.secagg.terms import Purpose, Terms, Weighting
 from fedbiomed.common.security.keystream import Words
@@ -73,8 +72,8 @@ class JoyeLibertNode:
         if not parts:
             raise round_error("there is nothing to protect")
         self._everyone(round_, attempt).check(session.terms, {part.weighting for part in parts.values()})
-        codes = {purpose: part.quantised(session.terms.bits) for purpose, part in parts.items()}
-        vectors = {purpose: weighted(quantised.values, quantised.weight_of(weight)) for purpose, quantised in codes.items()}
+        values = {purpose: part.unquantised(session.terms.bits) for purpose, part in parts.items()}
+        vectors = {purpose: unquantised.words(weight) for purpose, unquantised in values.items()}
         record = RoundRecord(
             sid=session.sid,
             round=round_,
@@ -86,7 +85,7 @@ class JoyeLibertNode:
         )
         self._require_new(record)
         self._ledger.save(record)
-        clipped = {purpose: quantised.clipped for purpose, quantised in codes.items()}
+        clipped = {purpose: unquantised.clipped for purpose, unquantised in values.items()}
         return lambda check: self._hidden(record, vectors, clipped, check)
 
     def _hidden(self, record: RoundRecord, vectors: Mapping[Purpose, Words], clipped: Mapping[Purpose, float], check: Check) -> Upload:
