@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 
 from fedbiomed.common.secagg import joye_libert
 from fedbiomed.common.secagg.agreement import NodeAgreement, ResearcherAgreement, Session
+from fedbiomed.common.secagg.joye_libert import Context
 from fedbiomed.common.secagg.layout import Layout
 from fedbiomed.common.secagg.ledger import MemoryLedger
 from fedbiomed.common.secagg.lom_masks import Place
@@ -167,14 +168,15 @@ def joye_libert_cost(count: int) -> dict[str, Any]:
     """Microseconds per parameter of Joye and Libert's scheme with a modulus of 2048 bits, on a few blocks of one node."""
     terms = Parties(count).terms
     modulus = joye_libert.drawn_modulus()
-    packing, key, place = joye_libert.Packing.of(terms, modulus), joye_libert.drawn_key(modulus), Place(bytes(32), 0, 0)
+    packing, key = joye_libert.Packing.of(terms, modulus), joye_libert.drawn_key(modulus)
+    context = Context(Place(bytes(32), 0, 0), Purpose.WEIGHTS)
     vector = np.random.default_rng(0).integers(0, terms.steps, _BLOCKS * packing.per_block, np.uint64)
     start = time.perf_counter()
-    rows = joye_libert.hidden(vector, packing, modulus, key, place=place, purpose=Purpose.WEIGHTS)
+    blocks = joye_libert.hidden(vector, packing, modulus, key, context)
     protected = time.perf_counter()
     hidden = joye_libert.HiddenSum(vector.size, packing, modulus)
-    hidden.add(rows, "node")
-    hidden.opened(-key, place, Purpose.WEIGHTS)
+    hidden.add(blocks)
+    hidden.opened(-key, context)
     opened = time.perf_counter()
     return {
         "modulus_bits": modulus.bit_length(),

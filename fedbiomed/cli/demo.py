@@ -1,6 +1,7 @@
 """`fedbiomed demo`: three hospitals on this machine, start to finish."""
 
 import argparse
+import importlib.util
 import os
 import signal
 import sys
@@ -22,6 +23,7 @@ With --secagg the researcher sees only the sum of the hospitals' updates; the mo
 With --any-plan they train whatever plan you send, which no real hospital should do.
 """
 _LEAST_SECURE = 3
+_SCHEMES = ("lom", "joye_libert")
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
@@ -40,6 +42,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument("--keep", action="store_true", help="leave the network (ports 1883 and 8844) and the nodes running until Ctrl-C")
     parser.add_argument("--any-plan", action="store_true", help="do not ask the hospitals' operators to approve a plan")
     parser.add_argument("--secagg", action="store_true", help="see only sums of the hospitals' updates (3 hospitals or more)")
+    parser.add_argument("--secagg-scheme", choices=_SCHEMES, help=f"how --secagg hides updates (default {_SCHEMES[0]})")
     parser.set_defaults(run=run)
 
 
@@ -55,7 +58,14 @@ def run(args: argparse.Namespace) -> int:
     from fedbiomed.demo.story import run as tell
 
     options = Options(
-        nodes=args.nodes, rounds=args.rounds, out=out, broker=args.broker, keep=args.keep, any_plan=args.any_plan, secagg=args.secagg
+        nodes=args.nodes,
+        rounds=args.rounds,
+        out=out,
+        broker=args.broker,
+        keep=args.keep,
+        any_plan=args.any_plan,
+        secagg=args.secagg,
+        secagg_scheme=args.secagg_scheme or _SCHEMES[0],
     )
     with interrupted_by_sigterm():
         shortfalls = tell(options, Console(), _wait_for_user)
@@ -71,6 +81,10 @@ def _check(args: argparse.Namespace) -> None:
         raise FedbiomedUserInputError(
             f"--secagg needs --nodes {_LEAST_SECURE} or more, not {args.nodes}: of two, each learns the other's update from the sum"
         )
+    if args.secagg_scheme and not args.secagg:
+        raise FedbiomedUserInputError(f"--secagg-scheme {args.secagg_scheme} says how --secagg hides updates: give --secagg, too")
+    if args.secagg_scheme == "joye_libert" and importlib.util.find_spec("gmpy2") is None:
+        raise FedbiomedUserInputError("--secagg-scheme joye_libert needs gmpy2: pip install 'fedbiomed[joye-libert]'")
     if not 2 <= args.rounds <= 1000:
         raise FedbiomedUserInputError(f"--rounds must be between 2 and 1000, not {args.rounds}: one before the stop, one after")
     if args.broker is not None:

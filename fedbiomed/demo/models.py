@@ -15,6 +15,7 @@ from fedbiomed.researcher.aggregators.fedavg import FedAverage
 from fedbiomed.researcher.experiment import Experiment
 from fedbiomed.researcher.local_job import localJob
 from fedbiomed.researcher.requests import Requests
+from fedbiomed.researcher.secagg.secure_aggregation import SecureAggregation
 
 _SEED = 42
 
@@ -81,8 +82,8 @@ def score(plan: Any, held_out: pd.DataFrame) -> dict[str, float]:
     return {"accuracy": round(float(accuracy_score(truth, scores > 0)), 4), "roc_auc": round(float(roc_auc_score(truth, scores)), 4)}
 
 
-def train_together(
-    recipe: Recipe, rounds: int, federation: Federation, requests: Requests, held_out: pd.DataFrame, *, secagg: bool = False
+def train_together(  # noqa: PLR0917  a table of what the demo has
+    recipe: Recipe, rounds: int, federation: Federation, requests: Requests, held_out: pd.DataFrame, secagg: SecureAggregation
 ) -> Trained:
     """Train over all hospitals: half of the rounds, then from the breakpoint to the end.
 
@@ -91,7 +92,7 @@ def train_together(
         rounds: of the federation.
         federation, requests: the hospitals, and the line to them.
         held_out: patients for the test.
-        secagg: see only sums of the hospitals' updates.
+        secagg: whether, and how, only sums of the hospitals' updates are seen.
     """
     experiment = Experiment(
         tags=list(TAGS),

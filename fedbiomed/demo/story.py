@@ -18,6 +18,7 @@ from fedbiomed.demo.more_data import write_more
 from fedbiomed.demo.processes import Federation
 from fedbiomed.researcher.connect import connect
 from fedbiomed.researcher.requests import Requests
+from fedbiomed.researcher.secagg.secure_aggregation import SecureAggregation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +33,7 @@ class Options:
         keep: leave network and nodes running afterwards, until Ctrl-C; the hospitals have more data then, for the notebooks.
         any_plan: the hospitals train whatever plan comes.
         secagg: the researcher sees only sums of the hospitals' updates; three hospitals or more.
+        secagg_scheme: how their updates are hidden then.
     """
 
     nodes: int
@@ -41,6 +43,7 @@ class Options:
     keep: bool
     any_plan: bool = False
     secagg: bool = False
+    secagg_scheme: str = "lom"
 
 
 class Stopwatch:
@@ -130,10 +133,11 @@ def _train(options: Options, federation: Federation, sites: Sites, watch: Stopwa
     with connect(config) as connection:
         requests = Requests(connection)
         for recipe in RECIPES:
-            how = ", with secure aggregation" if options.secagg else ""
+            how = f", with secure aggregation ({options.secagg_scheme})" if options.secagg else ""
             console.print(f"\n[bold]{recipe.name}[/bold]: {options.rounds} rounds over {options.nodes} hospitals{how}")
             with watch.part(f"federated {recipe.name}"):
-                trained[recipe.name] = train_together(recipe, options.rounds, federation, requests, sites.held_out, secagg=options.secagg)
+                secagg = SecureAggregation(active=options.secagg, scheme=options.secagg_scheme)
+                trained[recipe.name] = train_together(recipe, options.rounds, federation, requests, sites.held_out, secagg)
     return trained
 
 
@@ -146,6 +150,7 @@ def _write(options: Options, sites: Sites, models: dict[str, Any], trained: dict
         "hospitals": described(sites.hospitals),
         "rounds": options.rounds,
         "secagg": options.secagg,
+        "secagg_scheme": options.secagg_scheme if options.secagg else None,
     }
     (options.out / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     report.draw(models, options.out / "curves.png")

@@ -253,7 +253,7 @@ class OrderRunner:
         path = self._spool / order.request_id / "result.mpk"
         if request.secagg is not None:
             if reply.state_id is not None:
-                path = self._tools.secagg.protect(request, path.parent, reply.sample_size)
+                path = self._tools.secagg.protect(request, path.parent, reply.sample_size, self._require_wanted)
             reply = without_counts(reply)
         if reply.state_id is not None:
             patience_s = max(_FETCH_PATIENCE_S, order.expires_at - time.time())
@@ -263,6 +263,10 @@ class OrderRunner:
         answer = encode(reply)
         self._advance(order, OrderState.UPLOADED, answer)
         return answer
+
+    def _require_wanted(self) -> None:
+        if self._interrupted.is_set():
+            raise WorkerInterrupted("it was withdrawn, or the node stops")
 
     def _patiently(self, action: Callable[[], T], patience_s: float) -> T:
         """Try again while the repository cannot be reached; a refusal is final.
@@ -282,8 +286,8 @@ class OrderRunner:
                 if left_s <= 0:
                     raise
                 logger.warning("%s; trying again for %.0f s", error, left_s)
-            if self._interrupted.wait(min(delay_s, left_s)):
-                raise WorkerInterrupted("it was withdrawn, or the node stops")
+            self._interrupted.wait(min(delay_s, left_s))
+            self._require_wanted()
             delay_s = min(2 * delay_s, _SLOWEST_RETRY_S)
 
     def _draft(self, request: TrainRequest, task: RoundTask, result: RoundResult, total_s: float) -> TrainReply:

@@ -18,16 +18,17 @@ from fedbiomed.common.messages import secagg as messages
 from fedbiomed.common.messages.message import Reply, Request
 from fedbiomed.common.messages.secagg import bytes_of, text_of
 from fedbiomed.common.messages.training import TrainRequest
-from fedbiomed.common.secagg import packets
-from fedbiomed.common.secagg.agreement import KeyShare, NodeAgreement, Offer
+from fedbiomed.common.secagg import joye_libert, packets
+from fedbiomed.common.secagg.agreement import KeyShare, NodeAgreement, Offer, Session
 from fedbiomed.common.secagg.beside import SOURCES, flattened
 from fedbiomed.common.secagg.errors import round_error, setup_error
+from fedbiomed.common.secagg.joye_libert_parties import JoyeLibertNode
 from fedbiomed.common.secagg.layout import Layout
-from fedbiomed.common.secagg.lom_messages import Notice
+from fedbiomed.common.secagg.lom_messages import Notice, Upload
 from fedbiomed.common.secagg.lom_node import LomNode, Part
 from fedbiomed.common.secagg.part_rules import rule_of
 from fedbiomed.common.secagg.survivors import SurvivorSet
-from fedbiomed.common.secagg.terms import Purpose
+from fedbiomed.common.secagg.terms import Purpose, Scheme
 from fedbiomed.common.secagg.update import digest_of, parts_of, ruled
 from fedbiomed.common.secagg.wire import SecaggOrder, write_masked
 from fedbiomed.common.security.framing import joined
@@ -35,6 +36,7 @@ from fedbiomed.common.security.identity import Identity, made_identity
 from fedbiomed.common.serializer import Serializer
 from fedbiomed.common.transport.transport import FileStore
 from fedbiomed.node.peers import PeerBook
+from fedbiomed.node.secagg_joye_libert import JoyeLibertKeys
 from fedbiomed.node.secagg_ledger import StoredLedger
 from fedbiomed.node.secagg_sessions import SessionBook
 from fedbiomed.node.state import NodeStates
@@ -65,6 +67,7 @@ class NodeSecagg:
         self._lock = threading.Lock()
         self._pending: OrderedDict[str, tuple[Offer, NodeAgreement]] = OrderedDict()
         self._identity: Identity | None = None
+        self._joye_libert = JoyeLibertKeys(self._book, self._session_of, identity=self._own, files=files, folder=config.var)
 
     def handlers(self) -> dict[type[Request], Callable[[Any], list[Reply]]]:
         """What answers each request."""
@@ -75,6 +78,7 @@ class NodeSecagg:
             messages.SecaggSurvivors: self._answered(self._survivors),
             messages.SecaggAgain: self._answered(self._again),
             messages.SecaggClose: self._answered(self._close),
+            **{kind: self._answered(act) for kind, act in self._joye_libert.actions().items()},
         }
 
     def check(self, request: TrainRequest) -> None:
@@ -90,13 +94,14 @@ class NodeSecagg:
         self._require_on()
         self._node_of(SecaggOrder.of(request.secagg).sid, request.researcher_id, request.job_id)
 
-    def protect(self, request: TrainRequest, folder: Path, weight: int) -> Path:
+    def protect(self, request: TrainRequest, folder: Path, weight: int, check: Callable[[], None] = lambda: None) -> Path:
         """Put the masked update in the place of a training's result.
 
         Args:
             request: the order.
             folder: with `params.mpk` and `result.mpk`; the latter is deleted when the masked one is there.
             weight: number of samples that were trained on.
+            check: called now and then where it takes long; what it raises ends it.
 
         Returns:
             The new file. One that is there already, from before a restart, is taken as it is.
@@ -109,12 +114,19 @@ class NodeSecagg:
             order = SecaggOrder.of(request.secagg or {})
             content, sent = Serializer.load(result), Serializer.load(folder / "params.mpk")
             parts = _parts(content, sent["model_weights"], order)
-            with self._lock:
-                node = self._node_of(order.sid, request.researcher_id, request.job_id)
-                upload = node.protect(request.round, order.attempt, parts, weight, _told(request, order))
+            upload = self._protected(request, order, parts, weight, check)
             write_masked(upload, {key: content[key] for key in ("researcher_id", "job_id", "node_id", "state_id")}, masked)
         result.unlink(missing_ok=True)
         return masked
+
+    def _protected(
+        self, request: TrainRequest, order: SecaggOrder, parts: Mapping[Purpose, Part], weight: int, check: Callable[[], None]
+    ) -> Upload:
+        """What is quick is done under the lock: other sessions go on while an update is hidden block by block."""
+        with self._lock:
+            node = self._node_of(order.sid, request.researcher_id, request.job_id)
+            protected = node.protect(request.round, order.attempt, parts, weight, _told(request, order))
+        return protected if isinstance(protected, Upload) else protected(check)
 
     def tidy(self) -> None:
         """Delete sessions of long ago."""
@@ -135,6 +147,8 @@ class NodeSecagg:
         self._require_on()
         offer = packets.offer_of(request)
         known = self._pending.get(request.terms.session)
+        if offer.terms.scheme is Scheme.JOYE_LIBERT:
+            joye_libert.library()  # what is not installed is told before keys are drawn
         if known is None:
             if offer.terms.threshold < self._config.minimum_nodes_in_sum:
                 raise setup_error(
@@ -159,12 +173,12 @@ class NodeSecagg:
     def _keys(self, request: messages.SecaggKeys) -> Reply:
         shares: dict[str, KeyShare] = {node: packets.share_of(node, told) for node, told in request.shares.items()}
         session = self._agreement(request.session, request.researcher_id).session(shares)
-        self._book.save(session)
+        self._book.save(session, self._book.keys(session.sid))
         logger.info("secure aggregation: agreed with %s on a session of %d nodes", request.researcher_id, len(session.terms.members))
         return messages.SecaggReady(**self._envelope(request), sid=text_of(session.sid))
 
     def _survivors(self, request: messages.SecaggSurvivors) -> Reply:
-        node, least = self._node_of(bytes_of(request.sid), request.researcher_id), self._config.minimum_nodes_in_sum
+        node, least = self._lom_node_of(bytes_of(request.sid), request.researcher_id), self._config.minimum_nodes_in_sum
         if len(request.nodes) < least:
             raise round_error(f"a sum of {len(request.nodes)} nodes is to be opened, this node helps to open sums of {least} or more")
         survivors = SurvivorSet(sid=bytes_of(request.sid), round=request.round, attempt=request.attempt, nodes=request.nodes)
@@ -180,7 +194,7 @@ class NodeSecagg:
 
     def _again(self, request: messages.SecaggAgain) -> Reply:
         sid = bytes_of(request.sid)
-        upload = self._node_of(sid, request.researcher_id).protect_again(request.round, request.attempt)
+        upload = self._lom_node_of(sid, request.researcher_id).protect_again(request.round, request.attempt)
         job_id = self._job_of(sid)
         state_id = self._states.last_of(job_id, request.round)
         origin = {"researcher_id": request.researcher_id, "job_id": job_id, "node_id": self._config.id, "state_id": state_id}
@@ -209,13 +223,25 @@ class NodeSecagg:
             self._ledger.drop_values(sid, round_)
         self._book.drop(sid)
 
-    def _node_of(self, sid: bytes, researcher_id: str, job_id: str | None = None) -> LomNode:
+    def _node_of(self, sid: bytes, researcher_id: str, job_id: str | None = None) -> LomNode | JoyeLibertNode:
+        session = self._session_of(sid, researcher_id, job_id)
+        if session.terms.scheme is Scheme.JOYE_LIBERT:
+            return JoyeLibertNode(session, self._ledger, self._joye_libert.of(sid))
+        return LomNode(session, self._own(), self._ledger)
+
+    def _lom_node_of(self, sid: bytes, researcher_id: str) -> LomNode:
+        node = self._node_of(sid, researcher_id)
+        if not isinstance(node, LomNode):
+            raise round_error("with the scheme joye_libert a node answers a round once, and reveals nothing: run the round again")
+        return node
+
+    def _session_of(self, sid: bytes, researcher_id: str, job_id: str | None = None) -> Session:
         session = self._book.get(sid)
         if session is None:
             raise round_error("this node does not know the session, or has closed it: run again, a new one is agreed on")
         if session.terms.researcher_id != researcher_id or job_id not in (None, session.terms.experiment_id):
             raise round_error("the session is that of another researcher or job")
-        return LomNode(session, self._own(), self._ledger)
+        return session
 
     def _job_of(self, sid: bytes) -> str:
         session = self._book.get(sid)

@@ -204,7 +204,7 @@ class Experiment(KeepsAggregatedModels, ExperimentMerge):
             small, large = self._aggregator_args(job)
             args = trainer.args_for_nodes(job, strategy.configure(round_, small), large)
             aux_var = server_optimizer.aux_to_send(self._agg_optimizer)
-            hearing = {"on_reply": updates.add, "on_progress": progress.hear, "stop": self._stop}
+            hearing = {"on_reply": updates.add, "on_progress": updates.hearing(job, progress.hear), "stop": self._stop}
             ask: Any = partial(job.start_nodes_training_round, round_, *args, updates.order, True, aux_var)
             updates.collect(job, partial(ask, **hearing))
             points = reports(round_, job, updates)

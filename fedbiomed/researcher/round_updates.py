@@ -16,6 +16,7 @@ from fedbiomed.common.exceptions import (
 )
 from fedbiomed.common.params import Params
 from fedbiomed.researcher.aggregators.aggregator import Aggregator
+from fedbiomed.researcher.exchange import OnProgress
 from fedbiomed.researcher.history import Point, points_of
 from fedbiomed.researcher.job import Job
 from fedbiomed.researcher.server_optimizer import AuxTotal
@@ -65,6 +66,15 @@ class RoundUpdates:
             ask: sends the orders and waits.
         """
         ask()
+
+    def hearing(self, job: Job, hear: OnProgress) -> OnProgress:
+        """What hears of the nodes' progress while the replies come; what it raises ends the round.
+
+        Args:
+            job: asks.
+            hear: of the experiment.
+        """
+        return hear
 
     @property
     def good(self) -> list[str]:

@@ -33,17 +33,18 @@ def test_the_demo_shows_that_federated_learning_works(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(300)
 def test_secure_aggregation_costs_no_accuracy(tmp_path):
     found = []
-    for options in ((), ("--secagg",)):
+    for options in ((), ("--secagg",), ("--secagg", "--secagg-scheme", "joye_libert")):
         out = tmp_path / f"out{len(found)}"
         answer = command("demo", "--rounds", "4", "--out", str(out), *options, timeout=90)
         assert answer.returncode == 0, answer.stderr
         found.append(json.loads((out / "results.json").read_text(encoding="utf-8")))
-    assert [results["secagg"] for results in found] == [False, True]
+    assert [(results["secagg"], results["secagg_scheme"]) for results in found] == [(False, None), (True, "lom"), (True, "joye_libert")]
     for name, model in found[0]["models"].items():
-        assert abs(found[1]["models"][name]["federated"]["accuracy"] - model["federated"]["accuracy"]) <= 0.001
+        for secure in found[1:]:
+            assert abs(secure["models"][name]["federated"]["accuracy"] - model["federated"]["accuracy"]) <= 0.001
 
 
 def test_ctrl_c_ends_all_that_was_started(tmp_path):
@@ -71,6 +72,7 @@ def test_ctrl_c_ends_all_that_was_started(tmp_path):
         (["--nodes", "1"], "--nodes must be between"),
         (["--rounds", "1"], "--rounds must be"),
         (["--secagg", "--nodes", "2"], "--secagg needs"),
+        (["--secagg-scheme", "joye_libert"], "give --secagg, too"),
         (["--out", "full"], "not an empty folder"),
         (["--out", "file/out"], "cannot make"),
     ],

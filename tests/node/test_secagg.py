@@ -214,8 +214,8 @@ def test_an_agreement_needs_its_offer(desk: Desk) -> None:
     offer = messages.SecaggOffer(**ASKED, terms=packets.terms_told(terms(3)), identity="AA==", reveal_key="AA==", signature="AA==")
     with pytest.raises(FedbiomedSecaggError, match="not signed"):
         desk.ask(offer)
-    with pytest.raises(FedbiomedSecaggError, match="is not there over the network"):
-        desk.ask(replace(offer, terms=replace(offer.terms, scheme="joye_libert")))
+    with pytest.raises(FedbiomedSecaggError, match="does not know the scheme 'other'"):
+        desk.ask(replace(offer, terms=replace(offer.terms, scheme="other")))
 
 
 def test_many_shares_travel_in_a_file(tmp_path: Path) -> None:

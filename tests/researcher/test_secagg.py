@@ -44,7 +44,7 @@ def test_defaults():
         {"clipping_range": 0},
         {"clipping_range": "3"},
         {"scheme": "other"},
-        {"scheme": "joye_libert"},
+        {"signed_survivors": True, "scheme": "joye_libert"},
         {"allow_two_nodes": 1},
         {"minimum_nodes": 1},
         {"signed_survivors": None},

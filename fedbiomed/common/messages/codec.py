@@ -7,13 +7,13 @@ from typing import Any
 
 from fedbiomed.common.constants import MAX_MESSAGE_BYTES, PROTOCOL_VERSION
 from fedbiomed.common.exceptions import FedbiomedMessageError
-from fedbiomed.common.messages import approval, discovery, failure, monitoring, presence, secagg, training
+from fedbiomed.common.messages import approval, discovery, failure, joye_libert, monitoring, presence, secagg, training
 from fedbiomed.common.messages.message import Message, field_types, from_json, read_json
 
 
 def _by_name() -> Mapping[str, type[Message]]:
     found = {}
-    for module in (approval, discovery, failure, monitoring, presence, secagg, training):
+    for module in (approval, discovery, failure, joye_libert, monitoring, presence, secagg, training):
         for value in vars(module).values():
             if isinstance(value, type) and issubclass(value, Message) and value.__module__ == module.__name__:
                 found[value.__name__] = value

@@ -1,19 +1,22 @@
 """The arithmetic of Joye and Libert's scheme: nodes hide integers; only the sum over all nodes opens, for the holder of the server key.
 
 Public modulus N = p * q whose factors nobody keeps; node keys sk_u below N^2 / 4; server key sk_0 = -sum sk_u. Block i of an attempt:
-y_u = (1 + x_u N) * H^sk_u mod N^2 with H = H(sid || r || a || p || i); with V = H^sk_0 * prod y_u the sum is (V - 1) / N. One modular
-power of 4096 bits for some tens of values makes it thousands of times slower than LOM-R; what it has beyond that is that nobody but the
-holder of the key can open a sum.
+y_u = (1 + x_u N) * H^sk_u mod N^2 with H = H(sid || r || a || p || bound || i); with V = H^sk_0 * prod y_u the sum is (V - 1) / N. One
+modular power of 4096 bits for some tens of values makes it thousands of times slower than LOM-R; what it has beyond that is that no
+sum of fewer than all nodes can be opened, whoever helps: no node holds shares of what hides another's update.
 
 Source: M. Joye and B. Libert, A scalable scheme for privacy-preserving aggregation of time-series data, 2013.
 """
 
 import hashlib
 import math
+import os
 import secrets
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -22,12 +25,30 @@ from fedbiomed.common.secagg.errors import round_error, setup_error
 from fedbiomed.common.secagg.lom_masks import Place
 from fedbiomed.common.secagg.terms import Purpose, Terms
 from fedbiomed.common.security.framing import joined
-from fedbiomed.common.security.keystream import Words
+from fedbiomed.common.security.keystream import WORD, Words
 
-LEAST_BITS = 2048
+LEAST_BITS, MOST_BITS = 2048, 8192
 _SPARE_BITS = 80
 _HASH_SPARE_BITS = 128
 _SMALL_FACTORS = 1 << 16
+_PER_PROCESSOR = 4  # blocks between two looks at whether to go on
+T = TypeVar("T")
+Check = Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What hides one vector; it serves once, or what it hides could be read.
+
+    Args:
+        place: which attempt of which round.
+        purpose: of the vector.
+        bound: digest of what all nodes must have been told alike; the vectors of nodes that were told different things do not open.
+    """
+
+    place: Place
+    purpose: Purpose
+    bound: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +102,11 @@ def checked_modulus(modulus: int) -> int:
     """A modulus that another party drew.
 
     Raises:
-        FedbiomedSecaggError: fewer than 2048 bits, even, a prime, a power, or with a small factor.
+        FedbiomedSecaggError: fewer than 2048 or more than 8192 bits, even, a prime, a power, or with a small factor.
     """
     gmpy2 = library()
-    if modulus.bit_length() < LEAST_BITS:
-        raise setup_error(f"a modulus has {LEAST_BITS} bits or more, not {modulus.bit_length()}")
+    if not LEAST_BITS <= modulus.bit_length() <= MOST_BITS:
+        raise setup_error(f"a modulus has {LEAST_BITS} to {MOST_BITS} bits, not {modulus.bit_length()}")
     if gmpy2.gcd(modulus, gmpy2.primorial(_SMALL_FACTORS)) != 1 or gmpy2.is_prime(modulus) or gmpy2.is_power(modulus):
         raise setup_error("a modulus must be the product of two large primes; this one is not")
     return modulus
@@ -107,40 +128,60 @@ def additive_shares(key: int, count: int, bits: int) -> list[int]:
     return [*drawn, (key - sum(drawn)) % (1 << bits)]
 
 
-def hash_to_group(modulus: int, place: Place, purpose: Purpose, block: int) -> int:
-    """H(sid || r || a || p || i): uniform in Z*_{N^2}, by SHAKE-256 to 2|N| + 128 bits; drawn again where it shares a factor with N."""
-    gmpy2, square = library(), modulus * modulus
+def hash_to_group(modulus: int, context: Context, block: int) -> int:
+    """H(sid || r || a || p || bound || i), uniform in Z*_{N^2}.
+
+    SHAKE-256 to 2|N| + 128 bits, modulo N^2; drawn again where it shares a factor with N.
+
+    Raises:
+        FedbiomedSecaggError: no hash has an inverse, so the modulus is none.
+    """
+    gmpy2, square, place = library(), modulus * modulus, context.place
     size = -(-(2 * modulus.bit_length() + _HASH_SPARE_BITS) // 8)
     for again in range(256):
-        content = joined("fbm-joye-libert-v1", place.sid, place.round, place.attempt, purpose.value, block, again)
+        where = (place.sid, place.round, place.attempt, context.purpose.value, context.bound)
+        content = joined("fbm-joye-libert-v2", *where, block, again)
         found = int.from_bytes(hashlib.shake_256(content).digest(size), "big") % square
         if gmpy2.gcd(found, modulus) == 1:
             return found
     raise setup_error("no hash has an inverse for this modulus, so it is not the product of two large primes")
 
 
-def hidden(
-    vector: Words, packing: Packing, modulus: int, key: int, *, place: Place, purpose: Purpose
-) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """A node's vector, hidden block by block.
+def hidden(vector: Words, packing: Packing, modulus: int, key: int, context: Context, *, check: Check = lambda: None) -> Words:
+    """A node's vector, hidden block by block, on all processors.
 
     Args:
         vector: values below 2**width / n.
         packing: of the session.
         modulus, key: N and sk_u.
-        place, purpose: a pair of these serves once.
+        context: serves once.
+        check: called now and then; what it raises ends the work.
 
     Returns:
-        One row per block: y_u as bytes, the highest first.
+        The blocks y_u one after the other, each as big-endian bytes that are `words_per_block` integers of 64 bits here.
     """
-    gmpy2, square, size = library(), modulus * modulus, _bytes_of(modulus)
-    rows = np.empty((packing.blocks(vector.size), size), np.uint8)
-    for index, start in enumerate(range(0, vector.size, packing.per_block)):
+    gmpy2, square, size = library(), modulus * modulus, 8 * words_per_block(modulus)
+
+    def block(index: int) -> bytes:
+        start = index * packing.per_block
         plain = gmpy2.pack(vector[start : start + packing.per_block].tolist(), packing.width)
-        mask = gmpy2.powmod_sec(hash_to_group(modulus, place, purpose, index), key, square)
-        value = (1 + plain * modulus) * mask % square
-        rows[index] = np.frombuffer(int(value).to_bytes(size, "big"), np.uint8)
-    return rows
+        mask = gmpy2.powmod_sec(hash_to_group(modulus, context, index), key, square)
+        return int((1 + plain * modulus) * mask % square).to_bytes(size, "big")
+
+    return np.frombuffer(b"".join(_worked(block, packing.blocks(vector.size), check)), WORD)
+
+
+def words_per_block(modulus: int) -> int:
+    """Integers of 64 bits that hold a hidden block."""
+    return -(-2 * modulus.bit_length() // 64)
+
+
+def seconds_per_block(modulus: int) -> float:
+    """About how long hiding a block, or opening it, takes on this machine; tried out."""
+    gmpy2, square, key = library(), modulus * modulus, drawn_key(modulus)
+    began = time.perf_counter()
+    gmpy2.powmod_sec(secrets.randbelow(square), key, square)
+    return (time.perf_counter() - began) / _processors()
 
 
 class HiddenSum:
@@ -156,42 +197,47 @@ class HiddenSum:
         self._size, self._packing, self._modulus, self._square = size, packing, modulus, library().mpz(modulus) ** 2
         self._products: list[Any] = [library().mpz(1)] * packing.blocks(size)
 
-    def add(self, rows: np.ndarray[Any, np.dtype[np.uint8]], whose: str) -> None:
+    def fits(self, vector: Words) -> bool:
+        """Whether a node's blocks are of the right number and size."""
+        return vector.shape == (len(self._products) * words_per_block(self._modulus),) and vector.dtype == WORD
+
+    def add(self, vector: Words) -> None:
         """Multiply a node's blocks in.
 
-        Raises:
-            FedbiomedSecureAggregationError: their number or size is another; nothing was taken in then.
+        Args:
+            vector: of a size that `fits`.
         """
-        shape = (len(self._products), _bytes_of(self._modulus))
-        if rows.shape != shape or rows.dtype != np.uint8:
-            raise round_error(f"the blocks of {whose} have the shape {rows.shape}, {shape} is needed")
+        rows = np.ascontiguousarray(vector).view(np.uint8).reshape(len(self._products), -1)
         for index, row in enumerate(rows):
             self._products[index] = self._products[index] * int.from_bytes(row.tobytes(), "big") % self._square
 
-    def opened(self, server_key: int, place: Place, purpose: Purpose) -> Words:
+    def opened(self, server_key: int, context: Context) -> Words:
         """The sum.
 
         Args:
             server_key: sk_0, negative.
-            place, purpose: as hidden.
+            context: as hidden.
 
         Raises:
             FedbiomedSecureAggregationError: it does not open: a node is missing, or a key is wrong.
         """
-        sums, values = np.empty(self._size, np.uint64), self._values(server_key, place, purpose)
-        for index, value in enumerate(values):
+        sums = np.empty(self._size, np.uint64)
+        for index, value in enumerate(self._values(server_key, context)):
             if value >> 64:
                 raise round_error("the opened sum holds values above 2^64: a node broke the rules, or a key is wrong")
             sums[index] = value
         return sums
 
-    def _values(self, server_key: int, place: Place, purpose: Purpose) -> Iterator[int]:
+    def _values(self, server_key: int, context: Context) -> Iterator[int]:
         gmpy2, left = library(), self._size
-        for index, product in enumerate(self._products):
-            mask = gmpy2.powmod(hash_to_group(self._modulus, place, purpose, index), server_key, self._square)
-            packed, rest = gmpy2.f_divmod(product * mask % self._square - 1, self._modulus)
+
+        def opened(index: int) -> Any:
+            mask = gmpy2.powmod(hash_to_group(self._modulus, context, index), server_key, self._square)
+            return gmpy2.f_divmod(self._products[index] * mask % self._square - 1, self._modulus)
+
+        for packed, rest in _worked(opened, len(self._products)):
             if rest:
-                raise round_error("the sum does not open: a node is missing, or a key is wrong")
+                raise round_error("the sum does not open: a node is missing, was told another order, or a key is wrong")
             count = min(self._packing.per_block, left)
             yield from _unpacked(gmpy2.unpack(packed, self._packing.width), count)
             left -= count
@@ -205,5 +251,18 @@ def _unpacked(values: Sequence[Any], count: int) -> Iterator[int]:
     yield from (0 for _ in range(count - len(values)))
 
 
-def _bytes_of(modulus: int) -> int:
-    return -(-2 * modulus.bit_length() // 8)
+def _worked(act: Callable[[int], T], count: int, check: Check = lambda: None) -> Iterator[T]:
+    """What an action gives for 0 to count - 1, in this order, on all processors: modular powers let other threads run."""
+    batch = _PER_PROCESSOR * _processors()
+    with ThreadPoolExecutor(_processors(), "joye-libert", initializer=_let_others_run) as pool:
+        for start in range(0, count, batch):
+            check()
+            yield from pool.map(act, range(start, min(start + batch, count)))
+
+
+def _let_others_run() -> None:
+    library().get_context().allow_release_gil = True
+
+
+def _processors() -> int:
+    return os.cpu_count() or 1

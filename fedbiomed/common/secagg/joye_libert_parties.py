@@ -1,83 +1,32 @@
-"""Nodes and researcher of Joye and Libert's scheme: keys once per session, one message per round, and no sum without all nodes.
+"""Nodes and researcher in a round of Joye and Libert's scheme: one message per node, and no sum without all nodes.
 
-first member        Modulus: drawn, its factors forgotten, signed; by a node, since who knows the factors could read much of what is hidden
-each node           its key in additive shares, one for each other member, sealed
-each node           the sum of the shares that it got, sealed to the researcher: all these sums give the server key, and nothing else
-each round          protect -> HiddenUpload; the researcher opens the sum when all have come
+protect -> Upload    the attempt is on record as used before anything is hidden; the researcher opens the sum when all have come
+
+There is no second step in which a node could refuse to open: who holds the server key opens the sum of a round as soon as all uploads
+are there. So an attempt is not repeated: where a node is missing the round fails, and the next one has other keys.
 """
 
-import hashlib
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-import numpy as np
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-
+from fedbiomed.common.exceptions import FedbiomedSecureAggregationError
 from fedbiomed.common.secagg import joye_libert
 from fedbiomed.common.secagg.agreement import Session
-from fedbiomed.common.secagg.errors import round_error, setup_error
-from fedbiomed.common.secagg.joye_libert import HiddenSum, Packing
-from fedbiomed.common.secagg.layout import Layout
+from fedbiomed.common.secagg.errors import round_error
+from fedbiomed.common.secagg.joye_libert import Check, Context, HiddenSum, Packing
+from fedbiomed.common.secagg.joye_libert_keys import NodeKeys, require_scheme
 from fedbiomed.common.secagg.ledger import Ledger, RoundRecord
 from fedbiomed.common.secagg.lom_masks import Place
+from fedbiomed.common.secagg.lom_messages import Upload, vectors_digest
 from fedbiomed.common.secagg.lom_node import Part
-from fedbiomed.common.secagg.quantise import quantise, weighted
-from fedbiomed.common.secagg.terms import Purpose, Scheme, Terms
-from fedbiomed.common.security.derivation import derived_key
-from fedbiomed.common.security.framing import joined
-from fedbiomed.common.security.identity import Identity, is_signed
+from fedbiomed.common.secagg.survivors import SurvivorSet
+from fedbiomed.common.secagg.terms import Purpose, Terms, Weighting
 from fedbiomed.common.security.keystream import Words
-from fedbiomed.common.security.sealing import seal, seal_to, unseal, unseal_from
 
-_SHARE, _SUM = "joye-libert-share", "joye-libert-sum"
-Rows = np.ndarray[Any, np.dtype[np.uint8]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Modulus:
-    """The session's public modulus.
-
-    Args:
-        value: N.
-        signature: of the first member.
-    """
-
-    value: int
-    signature: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HiddenUpload:
-    """A node's hidden vectors.
-
-    Args:
-        node_id: whose.
-        sid, round, attempt: which attempt.
-        blocks: by purpose, a row per block.
-        clipped: fraction of clipped values, by purpose.
-        digest: SHA-256 of the blocks.
-    """
-
-    node_id: str
-    sid: bytes
-    round: int
-    attempt: int
-    blocks: Mapping[Purpose, Rows] = field(repr=False)
-    clipped: Mapping[Purpose, float]
-    digest: bytes
-
-
-def signed_modulus(session: Session, identity: Identity, bits: int = joye_libert.LEAST_BITS) -> Modulus:
-    """Draw the modulus; the first member does.
-
-    Raises:
-        FedbiomedSecaggError: this node is not the first, or fewer than 2048 bits.
-    """
-    if session.node_id != session.terms.members[0]:
-        raise setup_error(f"{session.terms.members[0]} draws the modulus, not {session.node_id}")
-    value = joye_libert.drawn_modulus(bits)
-    return Modulus(value=value, signature=identity.sign(_modulus_content(session.sid, value)))
+logger = logging.getLogger(__name__)
+LONG_S = 5.0
+_MANY_BLOCKS = 64  # fewer are done sooner than it is known how long they take
 
 
 class JoyeLibertNode:
@@ -85,89 +34,83 @@ class JoyeLibertNode:
 
     Args:
         session: as agreed.
-        identity: the node's key pair.
         ledger: what it remembers of its rounds.
-        modulus: as the first member drew it.
-        key: its secret key of this session; None to draw one.
+        keys: its keys of this session.
 
     Raises:
-        FedbiomedSecaggError: the session is of another scheme, or the modulus is not signed or not sound.
+        FedbiomedSecaggError: the session is of another scheme.
     """
 
-    def __init__(self, session: Session, identity: Identity, ledger: Ledger, modulus: Modulus, key: int | None = None) -> None:
-        _require_scheme(session.terms)
-        if not is_signed(session.identities[session.terms.members[0]], modulus.signature, _modulus_content(session.sid, modulus.value)):
-            raise setup_error(f"the modulus is not signed by {session.terms.members[0]}")
-        self._session, self._identity, self._ledger = session, identity, ledger
-        self._modulus = joye_libert.checked_modulus(modulus.value)
-        self._packing = Packing.of(session.terms, self._modulus)
-        self._bits = joye_libert.share_bits(self._modulus, len(session.terms.members))
-        self.key = joye_libert.drawn_key(self._modulus) if key is None else key
-        *others, self._own = joye_libert.additive_shares(self.key, len(session.terms.members), self._bits)
-        self._others = dict(zip(session.pair_keys, others, strict=True))
+    def __init__(self, session: Session, ledger: Ledger, keys: NodeKeys) -> None:
+        require_scheme(session.terms)
+        self._session, self._ledger, self._keys = session, ledger, keys
+        self._packing = Packing.of(session.terms, keys.modulus.value)
 
-    def key_shares(self) -> dict[str, bytes]:
-        """This node's key in additive shares, sealed, by receiver; one stays here."""
-        me = self._session.node_id
-        return {
-            peer: seal(_share_key(key, me, peer), self._others[peer].to_bytes(self._bits // 8, "big"), self._session.sid, me, peer)
-            for peer, key in self._session.pair_keys.items()
-        }
-
-    def share_sum(self, shares: Mapping[str, bytes]) -> bytes:
-        """The sum of this node's shares of all keys, sealed to the researcher.
+    def protect(
+        self, round_: int, attempt: int, parts: Mapping[Purpose, Part], weight: int, bound: bytes = b""
+    ) -> Callable[[Check], Upload]:
+        """Quantise an update, and put it on record that it is to be hidden.
 
         Args:
-            shares: what each other member sealed for this node.
-
-        Raises:
-            FedbiomedSecaggError: shares are missing.
-            FedbiomedSecaggCrypterError: one does not open.
-        """
-        session, me = self._session, self._session.node_id
-        if shares.keys() != session.pair_keys.keys():
-            raise setup_error(f"shares of {sorted(session.pair_keys)!r:.120} are needed, there are those of {sorted(shares)!r:.120}")
-        total = self._own
-        for peer, sealed in shares.items():
-            total += int.from_bytes(unseal(_share_key(session.pair_keys[peer], peer, me), sealed, session.sid, peer, me), "big")
-        content = (total % (1 << self._bits)).to_bytes(self._bits // 8, "big")
-        return seal_to(session.reveal_key, content, _SUM, session.sid, me)
-
-    def protect(self, round_: int, attempt: int, parts: Mapping[Purpose, Part], weight: int) -> HiddenUpload:
-        """Quantise and hide an update.
-
-        Args:
-            round_, attempt: both count from 0; an attempt must be higher than the last one of its round.
+            round_, attempt: both count from 0; a round is answered once in a session, and the same content may be hidden again.
             parts: what is sent, by purpose.
             weight: number of samples, 1 to the session's highest.
+            bound: see `joye_libert.Context`.
+
+        Returns:
+            What hides it: that takes long, and calls its argument now and then, which may end it by raising.
 
         Raises:
-            FedbiomedSecureAggregationError: the attempt was used, or weight or values cannot be.
+            FedbiomedSecureAggregationError: the round was answered otherwise or closed, weight or values cannot be, or two sums
+                with different weights would tell the updates of so few nodes.
         """
         session = self._session
-        record = self._ledger.record(session.sid, round_)
-        if min(round_, attempt) < 0 or (record is not None and (record.is_closed or attempt <= record.attempt)):
-            raise round_error(
-                f"attempt {attempt} of round {round_} cannot be, was used already or is closed: what hides it does not serve twice"
-            )
+        if min(round_, attempt) < 0:
+            raise round_error(f"rounds and attempts count from 0; {round_}, {attempt} were asked")
         if type(weight) is not int or not 1 <= weight <= session.terms.max_weight:
             raise round_error(f"the node counts by 1 to {session.terms.max_weight} samples, not {weight!r:.40}")
-        values = {p: quantise(part.update, Layout.of(part.update), part.clip, session.terms.bits) for p, part in parts.items()}
-        self._ledger.save(RoundRecord(sid=session.sid, round=round_, attempt=attempt, weight=weight, self_seed=None))
-        place = Place(session.sid, round_, attempt)
-        blocks = {
-            purpose: joye_libert.hidden(weighted(q.values, weight), self._packing, self._modulus, self.key, place=place, purpose=purpose)
-            for purpose, q in values.items()
-        }
-        return HiddenUpload(
-            node_id=session.node_id,
+        if not parts:
+            raise round_error("there is nothing to protect")
+        self._everyone(round_, attempt).check(session.terms, {part.weighting for part in parts.values()})
+        values = {purpose: part.unquantised(session.terms.bits) for purpose, part in parts.items()}
+        vectors = {purpose: unquantised.words(weight) for purpose, unquantised in values.items()}
+        record = RoundRecord(
             sid=session.sid,
             round=round_,
             attempt=attempt,
-            blocks=blocks,
-            clipped={purpose: q.clipped for purpose, q in values.items()},
-            digest=_digest(blocks),
+            weight=weight,
+            self_seed=None,
+            accepted=vectors_digest(vectors),  # the one content that may be hidden in this round
+            bound=bound,
         )
+        self._require_new(record)
+        self._ledger.save(record)
+        clipped = {purpose: unquantised.clipped for purpose, unquantised in values.items()}
+        return lambda check: self._hidden(record, vectors, clipped, check)
+
+    def _hidden(self, record: RoundRecord, vectors: Mapping[Purpose, Words], clipped: Mapping[Purpose, float], check: Check) -> Upload:
+        modulus, place = self._keys.modulus.value, Place(record.sid, record.round, record.attempt)
+        long_s = hiding_seconds(self._session.terms, modulus, {purpose: vector.size - 1 for purpose, vector in vectors.items()})
+        if long_s >= LONG_S:
+            logger.info("round %d: hiding this update by joye_libert takes about %.0f s", record.round, long_s)
+        found = {
+            purpose: joye_libert.hidden(vector, self._packing, modulus, self._keys.key, Context(place, purpose, record.bound), check=check)
+            for purpose, vector in vectors.items()
+        }
+        return Upload(
+            node_id=self._session.node_id,
+            sid=record.sid,
+            round=record.round,
+            attempt=record.attempt,
+            vectors=found,
+            shares={},
+            clipped=clipped,
+            digest=vectors_digest(found),
+            bound=record.bound,
+        )
+
+    def _everyone(self, round_: int, attempt: int) -> SurvivorSet:
+        return SurvivorSet(sid=self._session.sid, round=round_, attempt=attempt, nodes=self._session.terms.members)
 
     def close(self, round_: int) -> None:
         """Let no further attempt of a round be."""
@@ -175,19 +118,12 @@ class JoyeLibertNode:
         if record is not None:
             self._ledger.save(replace(record, is_closed=True))
 
-
-def server_key(terms: Terms, sid: bytes, modulus: int, sums: Mapping[str, bytes], reveal_private: X25519PrivateKey) -> int:
-    """sk_0 = -sum sk_u, of what `share_sum` of all nodes gave.
-
-    Raises:
-        FedbiomedSecaggError: a node's is missing.
-        FedbiomedSecaggCrypterError: one does not open.
-    """
-    if sums.keys() != set(terms.members):
-        raise setup_error(f"sums of {list(terms.members)!r:.120} are needed, there are those of {sorted(sums)!r:.120}")
-    bits = joye_libert.share_bits(modulus, len(terms.members))
-    parts = [int.from_bytes(unseal_from(reveal_private, sealed, _SUM, sid, node), "big") for node, sealed in sums.items()]
-    return -(sum(parts) % (1 << bits))
+    def _require_new(self, record: RoundRecord) -> None:
+        """The same content again, after a restart, gives the same vectors again, and tells nothing more."""
+        if self._ledger.record(record.sid, record.round) not in (None, record):
+            reason = f"round {record.round} was answered already in this session, or closed: what hides an update does not serve twice"
+            logger.warning("secure aggregation: refused researcher %s: %s", self._session.terms.researcher_id, reason)
+            raise round_error(f"{reason}; run again, new keys are agreed on then")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +134,7 @@ class HiddenAttempt:
         terms, sid: of the session.
         round, attempt: both count from 0.
         sizes: number of values by purpose, without the weight.
+        weightings: by what nodes count in these sums.
         modulus: N.
         server_key: sk_0.
     """
@@ -209,34 +146,60 @@ class HiddenAttempt:
     sizes: Mapping[Purpose, int]
     modulus: int
     server_key: int = field(repr=False)
+    weightings: frozenset[Weighting] = frozenset({Weighting.SAMPLES})
 
 
 class JoyeLibertServer:
     """One attempt of one round on the researcher's side."""
 
     def __init__(self, attempt: HiddenAttempt) -> None:
-        _require_scheme(attempt.terms)
+        require_scheme(attempt.terms)
         packing = Packing.of(attempt.terms, attempt.modulus)
         self._attempt = attempt
+        self._bound = b""
         self._sums = {purpose: HiddenSum(size + 1, packing, attempt.modulus) for purpose, size in attempt.sizes.items()}
         self.clipped: dict[str, Mapping[Purpose, float]] = {}
 
-    def take_upload(self, upload: HiddenUpload) -> None:
+    def take_upload(self, upload: Upload) -> None:
         """Add a node's vectors to the hidden sum.
 
         Raises:
-            FedbiomedSecureAggregationError: it is of another attempt or node, came twice, or is damaged.
+            FedbiomedSecureAggregationError: it is of another attempt or node, came twice, is damaged, or was made of another order than
+                the first one: no sum would open with it.
         """
         attempt, place = self._attempt, (upload.sid, upload.round, upload.attempt)
         if place != (attempt.sid, attempt.round, attempt.attempt):
             raise round_error(f"the vectors of {upload.node_id} are of another session, round or attempt: {upload.round}, {upload.attempt}")
         if upload.node_id not in attempt.terms.members or upload.node_id in self.clipped:
             raise round_error(f"{upload.node_id} is no member of the session, or its vectors are there already")
-        if upload.blocks.keys() != self._sums.keys() or upload.digest != _digest(upload.blocks):
-            raise round_error(f"the vectors of {upload.node_id} are damaged, or of other purposes")
-        for purpose, rows in upload.blocks.items():
-            self._sums[purpose].add(rows, upload.node_id)
+        is_whole = upload.vectors.keys() == self._sums.keys() and all(self._sums[p].fits(v) for p, v in upload.vectors.items())
+        if not is_whole or upload.digest != vectors_digest(upload.vectors):
+            raise round_error(f"the vectors of {upload.node_id} are damaged, or of other purposes or sizes")
+        if self.clipped and upload.bound != self._bound:
+            raise round_error(f"{upload.node_id} was told another order than {next(iter(self.clipped))}: its vectors open with no others")
+        self._bound = upload.bound
+        for purpose, vector in upload.vectors.items():
+            self._sums[purpose].add(vector)
         self.clipped[upload.node_id] = upload.clipped
+
+    @property
+    def can_open(self) -> bool:
+        """Whether all nodes' vectors are there."""
+        return self.clipped.keys() == set(self._attempt.terms.members)
+
+    def close(self) -> SurvivorSet:
+        """Who is in the sum: all nodes.
+
+        Raises:
+            FedbiomedSecureAggregationError: a node is missing, so nobody can open the sum.
+        """
+        attempt = self._attempt
+        missing = [node for node in attempt.terms.members if node not in self.clipped]
+        if missing:
+            raise missing_error(attempt.round, dict.fromkeys(missing, "no update came"))
+        survivors = SurvivorSet(sid=attempt.sid, round=attempt.round, attempt=attempt.attempt, nodes=attempt.terms.members)
+        survivors.check(attempt.terms, attempt.weightings)
+        return survivors
 
     def open(self) -> dict[Purpose, Words]:
         """The sums [W, S_1, ..., S_d] by purpose, exact. `quantise.mean_of` checks them and makes the mean.
@@ -244,34 +207,33 @@ class JoyeLibertServer:
         Raises:
             FedbiomedSecureAggregationError: a node is missing, so nobody can open the sum; or a key is wrong.
         """
+        self.close()
         attempt = self._attempt
-        missing = [node for node in attempt.terms.members if node not in self.clipped]
-        if missing:
-            raise round_error(
-                f"vectors of {missing[:5]!r:.120} are missing; with the scheme joye_libert nobody can open the sum of the others. "
-                "Repeat the round with all nodes, or choose the scheme lom, which bears losses"
-            )
         place = Place(attempt.sid, attempt.round, attempt.attempt)
-        return {purpose: hidden.opened(attempt.server_key, place, purpose) for purpose, hidden in self._sums.items()}
+        return {p: hidden.opened(attempt.server_key, Context(place, p, self._bound)) for p, hidden in self._sums.items()}
 
 
-def _require_scheme(terms: Terms) -> None:
-    if terms.scheme is not Scheme.JOYE_LIBERT:
-        raise setup_error(f"a session of {terms.scheme} was given where one of {Scheme.JOYE_LIBERT} is needed")
+def missing_error(round_: int, reasons: Mapping[str, str]) -> FedbiomedSecureAggregationError:
+    """The error of a round in which nodes are missing.
+
+    Args:
+        round_: counted from 0.
+        reasons: why, by node.
+    """
+    told = "; ".join(f"{node}: {reason}" for node, reason in sorted(reasons.items()))
+    return round_error(
+        f"the sum of round {round_} does not open: with the scheme joye_libert all nodes must answer, and nothing was opened ({told}). "
+        "Run again: new keys are agreed on with the nodes that are there; or leave a node out (set_nodes), or choose the scheme lom"
+    )
 
 
-def _modulus_content(sid: bytes, value: int) -> bytes:
-    return joined("fbm-joye-libert-modulus-v1", sid, value.to_bytes(-(-value.bit_length() // 8), "big"))
+def hiding_seconds(terms: Terms, modulus: int, sizes: Mapping[Purpose, int]) -> float:
+    """About how long hiding an update, or opening a sum, takes on a machine like this one; 0 for a few blocks.
 
-
-def _share_key(pair_key: bytes, owner: str, receiver: str) -> bytes:
-    return derived_key(pair_key, _SHARE, owner, receiver)
-
-
-def _digest(blocks: Mapping[Purpose, Rows]) -> bytes:
-    hashed = hashlib.sha256()
-    for purpose in sorted(blocks):
-        rows = np.ascontiguousarray(blocks[purpose])
-        hashed.update(joined(purpose.value, *rows.shape))
-        hashed.update(rows.data)
-    return hashed.digest()
+    Args:
+        terms: of the session.
+        modulus: N.
+        sizes: number of values by purpose, without the weight.
+    """
+    blocks = sum(Packing.of(terms, modulus).blocks(size + 1) for size in sizes.values())
+    return 0.0 if blocks < _MANY_BLOCKS else blocks * joye_libert.seconds_per_block(modulus)

@@ -23,6 +23,7 @@ class Upload:
         shares: sealed shares of the masks' secrets, by receiver.
         clipped: fraction of clipped values, by purpose.
         digest: SHA-256 of the vectors.
+        bound: digest of what the node was told, where whoever opens the sum must know it; see `joye_libert.Context`.
         state_id: of what the node keeps of the round; None where it is not told.
     """
 
@@ -34,6 +35,7 @@ class Upload:
     shares: Mapping[str, bytes] = field(repr=False)
     clipped: Mapping[Purpose, float]
     digest: bytes
+    bound: bytes = b""
     state_id: str | None = None
 
 

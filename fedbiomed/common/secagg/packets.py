@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fedbiomed.common.exceptions import FedbiomedMessageError
 from fedbiomed.common.files import FileRef
+from fedbiomed.common.messages.joye_libert import SecaggKeyParts, SecaggPartsOfOthers
 from fedbiomed.common.messages.secagg import SecaggOffer, SecaggReveal, SecaggSurvivors, SecaggTerms, bytes_of, text_of
 from fedbiomed.common.secagg.agreement import KeyShare, Offer
 from fedbiomed.common.secagg.errors import setup_error
@@ -13,6 +14,7 @@ from fedbiomed.common.secagg.lom_messages import Reveal
 from fedbiomed.common.secagg.terms import Scheme, Terms
 from fedbiomed.common.transport.transport import FileStore
 
+CarriesShares = SecaggSurvivors | SecaggKeyParts | SecaggPartsOfOthers
 _MAX_IN_MESSAGE = 40_000
 _MAX_FILE = 64 << 20
 _SHARE_KEYS = ("identity", "public", "signature")
@@ -40,8 +42,8 @@ def offer_of(message: SecaggOffer) -> Offer:
         FedbiomedMessageError: it is malformed.
     """
     told = message.terms
-    if told.scheme != Scheme.LOM:
-        raise setup_error(f"the scheme {told.scheme!r:.40} is not there over the network; choose the scheme 'lom'")
+    if told.scheme not in tuple(Scheme):
+        raise setup_error(f"this node does not know the scheme {told.scheme!r:.40}; choose one of {', '.join(Scheme)}")
     terms = Terms(
         session=bytes_of(told.session),
         experiment_id=told.job,
@@ -77,7 +79,7 @@ def shares_told(shares: Mapping[str, bytes], files: FileStore, folder: Path, nod
     return {}, _stored(content, files, folder, node_id)
 
 
-def shares_of(message: SecaggSurvivors, files: FileStore, folder: Path) -> dict[str, bytes]:
+def shares_of(message: CarriesShares, files: FileStore, folder: Path) -> dict[str, bytes]:
     """What `shares_told` gave.
 
     Raises:

@@ -99,6 +99,7 @@ def write_masked(upload: Upload, origin: Mapping[str, Any], path: Path) -> None:
         "shares": dict(upload.shares),
         "clipped": {purpose.value: fraction for purpose, fraction in upload.clipped.items()},
         "digest": upload.digest,
+        "bound": upload.bound,
     }
     Serializer.dump(content, path)
 
@@ -126,6 +127,7 @@ def read_masked(path: Path, node_id: str, job_id: str) -> Upload:
             "shares": dict(shares),
             "clipped": dict(clipped),
             "digest": bytes(digest),
+            "bound": bytes(bound),
         } if (owner, job) == (node_id, job_id) and _are_vectors(vectors) and _are_shares(shares) and _are_fractions(clipped):
             return Upload(
                 node_id=node_id,
@@ -136,6 +138,7 @@ def read_masked(path: Path, node_id: str, job_id: str) -> Upload:
                 shares=shares,
                 clipped={Purpose(purpose): float(fraction) for purpose, fraction in clipped.items()},
                 digest=digest,
+                bound=bound,
                 state_id=state_id,
             )
     raise round_error(f"the masked update of {node_id} is none: it is malformed, or of another node or job")

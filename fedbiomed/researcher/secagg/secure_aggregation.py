@@ -5,14 +5,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, Self
 
 from fedbiomed.common.constants import ErrorNumbers
-from fedbiomed.common.exceptions import FedbiomedError, FedbiomedSecureAggregationError
+from fedbiomed.common.exceptions import FedbiomedSecureAggregationError
 from fedbiomed.common.secagg.errors import setup_error as _setup_error
+from fedbiomed.common.secagg.joye_libert_parties import LONG_S
 from fedbiomed.common.secagg.quantise import better_clip
-from fedbiomed.common.secagg.terms import RING_BITS, Purpose, Scheme, Terms
+from fedbiomed.common.secagg.terms import Purpose, Scheme
 from fedbiomed.common.secagg.wire import SecaggOrder
 from fedbiomed.researcher.job import Job
 from fedbiomed.researcher.requests import Requests
 from fedbiomed.researcher.secagg.context import SecaggBiprimeContext, SecaggServkeyContext, checked_job_id, checked_parties
+from fedbiomed.researcher.secagg.joye_libert_session import with_keys
 from fedbiomed.researcher.secagg.round_sum import Ranges
 from fedbiomed.researcher.secagg.session import SecureSession, Wish, agreed
 
@@ -31,7 +33,8 @@ class SecureAggregation:
         timeout: seconds in which the nodes must answer each step of the agreement, and reveal what opens a sum.
         clipping_range: values of updates are cut to plus and minus this before they are masked; None: 16 at first, and twice or four times
             as much in the next round where nodes had to cut more than one value in a thousand.
-        scheme: how updates are hidden: `"lom"`, which bears the loss of nodes.
+        scheme: how updates are hidden: `"lom"`, which is quick and bears the loss of nodes, or `"joye_libert"`, where only who holds a
+            key of this session can open a sum, all nodes must answer, and a large model takes minutes (extra `joye-libert`).
         allow_two_nodes: consent to two nodes, where each learns the other's update from the sum; both nodes must allow it, too.
         minimum_nodes: how many nodes must be in a sum; None: more than half.
         signed_survivors: let nodes open a sum only when more than two thirds of them signed who is in it, so that a dishonest researcher
@@ -69,9 +72,12 @@ class SecureAggregation:
         self.minimum_nodes = None if minimum_nodes is None else _count("minimum_nodes", minimum_nodes, least=2)
         self.signed_survivors = _flag(signed_survivors, "signed_survivors")
         self.count_alike = _flag(count_alike, "count_alike")
+        if self.signed_survivors and self.scheme == Scheme.JOYE_LIBERT:
+            raise _error("signed_survivors is for the scheme 'lom': with 'joye_libert' all nodes are in a sum, there is nothing to sign")
         self._clip, self._aux_clip = float(clipping_range or DEFAULT_CLIP), float(aux_clipping_range or DEFAULT_CLIP)
         self._is_told = False
         self._session: SecureSession | None = None
+        self._cost_told: bytes | None = None
         self._wanted: list[str] = []
         self._parties: list[str] | None = None
         self._job_id: str | None = None
@@ -171,29 +177,41 @@ class SecureAggregation:
             minimum_nodes=self.minimum_nodes,
             rows=rows,
             signs=self.signed_survivors,
+            scheme=Scheme(self.scheme),
         )
         session = agreed(requests, job_id, nodes, wish)
+        if wish.scheme is Scheme.JOYE_LIBERT:
+            session = with_keys(session)
         self._session, self._wanted = session, wanted
-        self._describe(session.terms, session.sid)
+        self._describe(session)
         return session
 
-    def _describe(self, terms: Terms, sid: bytes) -> None:
+    def _describe(self, session: SecureSession) -> None:
         """Make the contexts anew, for their users; an id stays as long as parties and job do."""
+        terms = session.terms
         parties = [terms.researcher_id, *terms.members]
-        shared = {"scheme": terms.scheme.value, "bits": terms.bits, "ring_bits": RING_BITS, "max_weight": terms.max_weight}
-        session = {"scheme": terms.scheme.value, "session": sid.hex(), "threshold": terms.threshold, "members": list(terms.members)}
-        self._servkey = SecaggServkeyContext(parties, terms.experiment_id, session)
-        self._biprime = SecaggBiprimeContext(parties, shared)
+        told = {"scheme": terms.scheme.value, "session": session.sid.hex(), "threshold": terms.threshold, "members": list(terms.members)}
+        self._servkey = SecaggServkeyContext(parties, terms.experiment_id, told)
+        self._biprime = SecaggBiprimeContext(parties, session.arithmetic())
         self._parties, self._job_id = parties, terms.experiment_id
+
+    def tell_cost(self, round_: int, session: SecureSession, sizes: Mapping[Purpose, int]) -> None:
+        """Log, once in a session, how long a round takes where the scheme is slow for a model of this size."""
+        if self._cost_told != session.sid and (seconds := session.seconds(sizes)) >= LONG_S:
+            limit_s = session.requests.connection.config.round_timeout_s
+            logger.warning(
+                "round %d: hiding %d values by %s takes each node about %.0f s a round on a machine like this one, and opening the sum as "
+                "long here; scheme='lom' takes some milliseconds for each million%s",
+                *(round_, sum(sizes.values()), self.scheme, seconds),
+                f". Raise round_timeout_s, which is {limit_s:.0f}, in the researcher's etc/config.toml" if seconds > limit_s else "",
+            )
+        self._cost_told = session.sid
 
     def forget_session(self) -> None:
         """End the session, here and on the nodes; the next round begins with a new one."""
         session, self._session = self._session, None
         if session is not None:
-            try:
-                session.close()
-            except FedbiomedError as error:  # the nodes forget it by themselves after some time
-                logger.warning("the nodes were not told that a session of secure aggregation ended: %s", error)
+            session.end()
 
     def take_clipped(self, round_: int, clipped: Mapping[str, Mapping[Purpose, float]]) -> None:
         """Hear which fraction of its values each node had to cut in a round, and say which ranges would do."""
@@ -323,10 +341,8 @@ def _range(given: Any) -> float:
 
 
 def _scheme(given: Any) -> str:
-    if given == Scheme.JOYE_LIBERT:
-        raise _error("the scheme 'joye_libert' is there as a library only, not over the network; choose scheme='lom'")
     if not isinstance(given, str) or given not in tuple(Scheme):
-        raise _error(f"scheme must be 'lom', not {given!r:.80}")
+        raise _error(f"scheme must be one of {', '.join(Scheme)}, not {given!r:.80}")
     return given
 
 

@@ -14,15 +14,18 @@ from typing import Any
 
 from fedbiomed.common.constants import Phase
 from fedbiomed.common.exceptions import FedbiomedError
+from fedbiomed.common.messages.training import TrainProgress
 from fedbiomed.common.params import Params
 from fedbiomed.common.secagg.errors import round_error
-from fedbiomed.common.secagg.lom_server import Attempt, LomServer
+from fedbiomed.common.secagg.joye_libert_parties import JoyeLibertServer
+from fedbiomed.common.secagg.lom_server import LomServer
 from fedbiomed.common.secagg.survivors import LEAST_OF_TWO_WEIGHTINGS
 from fedbiomed.common.secagg.terms import Purpose
 from fedbiomed.common.secagg.wire import SecaggOrder, read_masked
 from fedbiomed.researcher.aggregators.aggregator import Aggregator
 from fedbiomed.researcher.datasets import FederatedDataSet
 from fedbiomed.researcher.events.model_trainer import ModelTrainer
+from fedbiomed.researcher.exchange import OnProgress
 from fedbiomed.researcher.history import Point
 from fedbiomed.researcher.job import Job
 from fedbiomed.researcher.responses import read_result
@@ -87,6 +90,7 @@ def updates_of(secagg: SecureAggregation, round_: int, job: Job, parts: Parts) -
         if summed.weighs_twice:
             secagg.tell_weightings(round_)
         job.nodes = [node for node in asked if node in session.terms.members]
+        secagg.tell_cost(round_, session, secure.sizes)
         yield secure
     except BaseException:
         secagg.forget_session()  # masks of this round do not serve again
@@ -149,6 +153,11 @@ class SecureRound(RoundUpdates):
         rules = self._summed.rules(self._ranges)
         return SecaggOrder(sid=self._session.sid, attempt=self._attempt, layout=self._summed.digest, parts=rules).as_dict()
 
+    @property
+    def sizes(self) -> dict[Purpose, int]:
+        """Number of values that each node hides, by purpose."""
+        return {purpose: layout.size for purpose, layout in self._summed.layouts.items()}
+
     def check_members(self) -> None:
         """Refuse to begin where too few nodes take part in the agreement.
 
@@ -164,6 +173,16 @@ class SecureRound(RoundUpdates):
         if self._session.absent:
             members = [node for node in self._sampled if node in self._session.terms.members]
             self._strategy.check_round(self._round, self._sampled, members, self._refused)
+
+    def hearing(self, job: Job, hear: OnProgress) -> OnProgress:
+        """End the round as soon as it is known that its sum cannot be opened: the nodes that still work work for nothing."""
+
+        def heard(node_id: str, word: TrainProgress | str) -> None:
+            hear(node_id, word)
+            lost = {node: reason for node, reason in self.failures(job).items() if node in self._session.terms.members}
+            self._session.require_nodes(self._round, [node for node in self._session.terms.members if node not in lost], lost)
+
+        return heard
 
     def add(self, reply: Mapping[str, Any]) -> None:
         """Add a node's masked vectors; what does not fit is left out with the reason."""
@@ -198,11 +217,12 @@ class SecureRound(RoundUpdates):
             FedbiomedSecureAggregationError: the sum does not open: how many nodes revealed, why the others did not.
             FedbiomedAggregatorError: the mean cannot be aggregated.
         """
-        if self._good and len(self._good) < self._session.terms.threshold:
+        if self._session.asks_again and self._good and len(self._good) < self._session.terms.threshold:
             self._try_again(job)
+        self._session.require_nodes(self._round, self._good, self.failures(job))
         self.check(job)
         survivors = self._server.close()
-        reasons = self._session.open(self._server)
+        reasons = self._session.open(self._server) if isinstance(self._server, LomServer) else {}  # the other scheme needs no nodes for it
         for node, reason in sorted(reasons.items()):
             logger.warning("round %d: %s is in the sum, but did not help to open it: %s", self._round, node, reason)
         if not self._server.can_open:
@@ -253,17 +273,5 @@ class SecureRound(RoundUpdates):
     def _needed(self) -> int:
         return self._session.terms.threshold
 
-    def _new_server(self) -> LomServer:
-        session = self._session
-        return LomServer(
-            Attempt(
-                terms=session.terms,
-                sid=session.sid,
-                round=self._round,
-                attempt=self._attempt,
-                sizes={purpose: layout.size for purpose, layout in self._summed.layouts.items()},
-                weightings=frozenset(self._summed.weightings.values()),
-                reveal_private=session.reveal_private,
-                identities=session.identities,
-            )
-        )
+    def _new_server(self) -> LomServer | JoyeLibertServer:
+        return self._session.server(self._round, self._attempt, self.sizes, frozenset(self._summed.weightings.values()))

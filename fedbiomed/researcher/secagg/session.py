@@ -10,18 +10,19 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from fedbiomed.common.exceptions import FedbiomedError, FedbiomedSecaggError
+from fedbiomed.common.exceptions import FedbiomedError
 from fedbiomed.common.messages import secagg as messages
 from fedbiomed.common.messages.message import Request
 from fedbiomed.common.messages.secagg import bytes_of, text_of
-from fedbiomed.common.secagg import packets
+from fedbiomed.common.secagg import joye_libert, packets
 from fedbiomed.common.secagg.agreement import ResearcherAgreement
 from fedbiomed.common.secagg.errors import setup_error
-from fedbiomed.common.secagg.lom_server import LomServer
-from fedbiomed.common.secagg.terms import DEFAULT_MAX_WEIGHT, SESSION_BYTES, Terms, least_threshold
+from fedbiomed.common.secagg.joye_libert_parties import JoyeLibertServer
+from fedbiomed.common.secagg.lom_server import Attempt, LomServer
+from fedbiomed.common.secagg.terms import DEFAULT_MAX_WEIGHT, RING_BITS, SESSION_BYTES, Purpose, Scheme, Terms, Weighting, least_threshold
 from fedbiomed.common.security.identity import made_identity
 from fedbiomed.researcher.requests import Requests, Stamp
-from fedbiomed.researcher.secagg.talk import Answers, AnyReply, ask_each, tell_each
+from fedbiomed.researcher.secagg.talk import Answers, AnyReply, ask_each, complete, refused, tell_each
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ class Wish:
         minimum_nodes: how many nodes must be in a sum; None: the least that is safe for their number.
         rows: of the largest dataset; a node may count by twice as many samples, and by 2**20 in any case.
         signs: whether nodes open a sum only when more than two thirds of them signed who is in it.
+        scheme: how updates are hidden.
     """
 
     timeout_s: float
@@ -43,6 +45,7 @@ class Wish:
     minimum_nodes: int | None = None
     rows: int = 0
     signs: bool = False
+    scheme: Scheme = Scheme.LOM
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +69,55 @@ class SecureSession:
     timeout_s: float
     absent: Mapping[str, str]
 
+    @property
+    def asks_again(self) -> bool:
+        """Whether nodes may be asked to mask the update of a round once more."""
+        return True
+
+    def arithmetic(self) -> dict[str, Any]:
+        """What all parties reckon with, for the user; no key is in it."""
+        terms = self.terms
+        return {"scheme": terms.scheme.value, "bits": terms.bits, "ring_bits": RING_BITS, "max_weight": terms.max_weight}
+
+    def server(
+        self, round_: int, attempt: int, sizes: Mapping[Purpose, int], weightings: frozenset[Weighting]
+    ) -> LomServer | JoyeLibertServer:
+        """What adds the vectors of an attempt.
+
+        Args:
+            round_, attempt: both count from 0.
+            sizes: number of values by purpose.
+            weightings: by what nodes count in these sums.
+        """
+        return LomServer(
+            Attempt(
+                terms=self.terms,
+                sid=self.sid,
+                round=round_,
+                attempt=attempt,
+                sizes=sizes,
+                weightings=weightings,
+                reveal_private=self.reveal_private,
+                identities=self.identities,
+            )
+        )
+
+    def require_nodes(self, round_: int, nodes: list[str], reasons: Mapping[str, str]) -> None:
+        """Refuse to open a sum that lacks nodes which the scheme cannot do without; here the server itself counts them.
+
+        Args:
+            round_: counted from 0.
+            nodes: whose vectors are there.
+            reasons: why the others' are not, by node.
+
+        Raises:
+            FedbiomedSecureAggregationError: which are missing, why.
+        """
+
+    def seconds(self, sizes: Mapping[Purpose, int]) -> float:
+        """About how long a round of so many values keeps each node and the researcher busy, where that is worth telling."""
+        return 0.0
+
     def open(self, server: LomServer) -> dict[str, str]:
         """Let the survivors reveal what opens the sum.
 
@@ -87,13 +139,20 @@ class SecureSession:
     def ask_again(self, round_: int, attempt: int) -> Answers[messages.SecaggMasked]:
         """Ask all members for their kept update of a round under fresh masks."""
         told: dict[str, Any] = {"sid": text_of(self.sid), "round": round_, "attempt": attempt}
-        questions: dict[str, Request] = {n: messages.SecaggAgain(**self._stamp(), **told) for n in self.terms.members}
+        questions: dict[str, Request] = {n: messages.SecaggAgain(**self.stamp(), **told) for n in self.terms.members}
         return ask_each(self.requests, questions, messages.SecaggMasked, self.timeout_s)
 
     def close(self, round_: int | None = None) -> None:
         """Tell the members to delete the secrets of a round, or of the whole session; waits for nothing."""
         told: dict[str, Any] = {"sid": text_of(self.sid), "round": round_}
-        tell_each(self.requests, {n: messages.SecaggClose(**self._stamp(), **told) for n in self.terms.members})
+        tell_each(self.requests, {n: messages.SecaggClose(**self.stamp(), **told) for n in self.terms.members})
+
+    def end(self) -> None:
+        """Close the session; where the nodes cannot be told, they forget it by themselves after some time."""
+        try:
+            self.close()
+        except FedbiomedError as error:
+            logger.warning("the nodes were not told that a session of secure aggregation ended: %s", error)
 
     def _ask_survivors(self, server: LomServer, signatures: dict[str, str] | None, kind: type[AnyReply]) -> Answers[AnyReply]:
         survivors = server.close()
@@ -105,11 +164,12 @@ class SecureSession:
                 shares, file = packets.shares_told(sealed, self.requests.connection.files, Path(folder), node)
                 digest = text_of(survivors.digest)
                 questions[node] = messages.SecaggSurvivors(
-                    **self._stamp(), **told, digest=digest, shares=shares, shares_file=file, signatures=signatures
+                    **self.stamp(), **told, digest=digest, shares=shares, shares_file=file, signatures=signatures
                 )
         return ask_each(self.requests, questions, kind, self.timeout_s)
 
-    def _stamp(self) -> Stamp:
+    def stamp(self) -> Stamp:
+        """What a request to the members begins with."""
         return self.requests.stamp(self.timeout_s)
 
 
@@ -134,8 +194,10 @@ def agreed(requests: Requests, job_id: str, nodes: Sequence[str], wish: Wish) ->
         wish: what is wanted.
 
     Raises:
-        FedbiomedSecaggError: too few nodes, or a node refuses: which one, why.
+        FedbiomedSecaggError: too few nodes, a node refuses (which one, why), or the scheme needs a library that is not installed.
     """
+    if wish.scheme is Scheme.JOYE_LIBERT:
+        joye_libert.library()
     members, absent = sorted(nodes, key=str.encode), dict[str, str]()
     while True:
         agreement = ResearcherAgreement(made_identity(requests.connection.config.identity), _terms(requests, job_id, members, wish, absent))
@@ -163,12 +225,12 @@ def _with_keys(
     terms = agreement.offer.terms
     session, limit_s = text_of(terms.session), wish.timeout_s
     asked: dict[str, Request] = {n: messages.SecaggNonces(**requests.stamp(limit_s), session=session, nonces=nonces) for n in terms.members}
-    keys = _complete(ask_each(requests, asked, messages.SecaggKeyShare, limit_s))
+    keys = complete(ask_each(requests, asked, messages.SecaggKeyShare, limit_s))
     told = {node: {"identity": key.identity, "public": key.public, "signature": key.signature} for node, key in keys.items()}
     shares = {node: packets.share_of(node, share) for node, share in told.items()}
     sid = agreement.sid({node: bytes_of(nonce) for node, nonce in nonces.items()}, shares)
     asked = {n: messages.SecaggKeys(**requests.stamp(limit_s), session=session, shares=told) for n in terms.members}
-    ready = _complete(ask_each(requests, asked, messages.SecaggReady, limit_s))
+    ready = complete(ask_each(requests, asked, messages.SecaggReady, limit_s))
     others = sorted(node for node, reply in ready.items() if bytes_of(reply.sid) != sid)
     if others:
         raise setup_error(f"{', '.join(others)} calls the session otherwise: a message was changed on its way; run again")
@@ -192,7 +254,7 @@ def _terms(requests: Requests, job_id: str, members: Sequence[str], wish: Wish, 
             "with two nodes each learns the other's update from the sum: add a third one, or consent with "
             f"SecureAggregation(allow_two_nodes=True), where both nodes allow it, too (allow_two_node_sums){told}"
         )
-    least = least_threshold(len(members), distrusts_researcher=wish.signs)
+    least = least_threshold(len(members), scheme=wish.scheme, distrusts_researcher=wish.signs)
     if (wish.minimum_nodes or 0) > len(members):
         raise setup_error(f"minimum_nodes = {wish.minimum_nodes}, but {len(members)} nodes can take part{told}")
     return Terms(
@@ -202,23 +264,12 @@ def _terms(requests: Requests, job_id: str, members: Sequence[str], wish: Wish, 
         members=tuple(members),
         threshold=max(least, wish.minimum_nodes or 0),
         max_weight=max(DEFAULT_MAX_WEIGHT, 1 << (2 * wish.rows).bit_length()),
+        scheme=wish.scheme,
         distrusts_researcher=wish.signs,
     )
 
 
 def _step(answers: Answers[AnyReply]) -> Answers[AnyReply]:
     if answers.refusals:
-        raise _refused(answers.refusals)
+        raise refused(answers.refusals)
     return answers
-
-
-def _complete(answers: Answers[AnyReply]) -> Answers[AnyReply]:
-    """Answers of all members: who drops out between two steps of an agreement ends it."""
-    if answers.reasons():
-        raise _refused(answers.reasons())
-    return answers
-
-
-def _refused(reasons: Mapping[str, str]) -> FedbiomedSecaggError:
-    told = "; ".join(f"{node}: {reason}" for node, reason in sorted(reasons.items()))
-    return setup_error(f"no agreement on secure aggregation: {told}")

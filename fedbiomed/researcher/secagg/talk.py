@@ -4,8 +4,10 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
+from fedbiomed.common.exceptions import FedbiomedSecaggError
 from fedbiomed.common.messages.failure import ErrorReply
 from fedbiomed.common.messages.message import Reply, Request
+from fedbiomed.common.secagg.errors import setup_error
 from fedbiomed.researcher.requests import Requests
 
 AnyReply = TypeVar("AnyReply", bound=Reply)
@@ -51,6 +53,27 @@ def tell_each(requests: Requests, questions: Mapping[str, Request]) -> None:
     for node, request in questions.items():
         with requests.ask(request, [node], timeout_s=0.0):
             pass
+
+
+def complete(answers: Answers[AnyReply]) -> Answers[AnyReply]:
+    """Answers of all members: who drops out between two steps of an agreement ends it.
+
+    Raises:
+        FedbiomedSecaggError: one refused, or is silent: which one, why.
+    """
+    if answers.reasons():
+        raise refused(answers.reasons())
+    return answers
+
+
+def refused(reasons: Mapping[str, str]) -> FedbiomedSecaggError:
+    """The error of an agreement that did not come about.
+
+    Args:
+        reasons: why, by node.
+    """
+    told = "; ".join(f"{node}: {reason}" for node, reason in sorted(reasons.items()))
+    return setup_error(f"no agreement on secure aggregation: {told}")
 
 
 def _sort(answers: Answers[AnyReply], node: str, replies: Sequence[Reply], kind: type[AnyReply]) -> None:
