@@ -71,24 +71,37 @@ class StoredLedger:
         """
         found = {}
         for path in self._files(sid, round_):
+            purpose, weighting = _told(path)
             try:
-                purpose, weighting, _ = path.name.split(".")
                 with np.load(path, allow_pickle=False) as kept:
-                    found[Purpose(purpose)] = Quantised(kept["values"], float(kept["clipped"]), Weighting(weighting))
+                    found[purpose] = Quantised(kept["values"], float(kept["clipped"]), weighting)
             except (OSError, ValueError, KeyError) as error:
                 raise FedbiomedNodeStoreError(f"cannot read the kept update {path}: {error}") from error
         return found
 
     def weightings(self, sid: bytes, round_: int) -> set[Weighting]:
-        """By what this node counts in the parts of the kept update: told by the files' names."""
-        return {Weighting(path.name.split(".")[1]) for path in self._files(sid, round_)}
+        """By what this node counts in the parts of the kept update: told by the files' names.
+
+        Raises:
+            FedbiomedNodeStoreError: a file has another name.
+        """
+        return {_told(path)[1] for path in self._files(sid, round_)}
 
     def drop_values(self, sid: bytes, round_: int) -> None:
         """Delete the quantised update of a round."""
         shutil.rmtree(self._place(sid, round_), ignore_errors=True)
 
     def _files(self, sid: bytes, round_: int) -> list[Path]:
-        return sorted(self._place(sid, round_).glob("*.*.npz"))
+        return sorted(self._place(sid, round_).glob("*.npz"))
 
     def _place(self, sid: bytes, round_: int) -> Path:
         return self._folder / f"{sid.hex()}_{round_}"
+
+
+def _told(path: Path) -> tuple[Purpose, Weighting]:
+    """What the name of a kept file tells."""
+    try:
+        purpose, weighting = path.stem.split(".")
+        return Purpose(purpose), Weighting(weighting)
+    except ValueError as error:
+        raise FedbiomedNodeStoreError(f"cannot read the kept update {path}: {error}") from error
