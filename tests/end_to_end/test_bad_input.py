@@ -22,6 +22,7 @@ from fedbiomed.researcher.experiment import Experiment
 from fedbiomed.researcher.requests import Requests
 from tests.support.brokers import free_port
 from tests.support.federation import TAGS, command, researcher_config, running
+from tests.support.node_cli import here
 from tests.support.plans import LinePlan, SlowPlan
 
 ARGS = {"epochs": 1, "loader_args": {"batch_size": 8}, "random_seed": 7}
@@ -140,14 +141,14 @@ def test_an_unapproved_plan(tmp_path):
         plan = experiment.training_plan_file(display=False)
         sent = started.requests.training_plan_approve(plan, description="a line")
         assert list(sent.values()) == [True]
-        plans = json.loads(command("node", "plan", "list", "--dir", node, "--json").stdout)
+        plans = json.loads(here("node", "plan", "list", "--dir", node, "--json").stdout)
         waiting = [plan for plan in plans if plan["training_plan_type"] != "default"]
         assert [row["training_plan_status"] for row in waiting] == ["Pending"]
         with pytest.raises(FedbiomedStrategyError, match=r"ending|approv"):
             experiment.run_once()
-        assert command("node", "plan", "approve", waiting[0]["training_plan_id"], "--dir", node).returncode == 0
+        assert here("node", "plan", "approve", waiting[0]["training_plan_id"], "--dir", node).returncode == 0
         assert experiment.run_once() == 1
-        assert command("node", "plan", "reject", waiting[0]["training_plan_id"], "--reason", "no", "--dir", node).returncode == 0
+        assert here("node", "plan", "reject", waiting[0]["training_plan_id"], "--reason", "no", "--dir", node).returncode == 0
         with pytest.raises(FedbiomedStrategyError, match=r"eject|approv"):
             experiment.run_once()
         assert experiment.round_current() == 1
@@ -267,7 +268,7 @@ def test_an_incomplete_breakpoint(federation, experiment, tmp_path):
 def test_nodes_that_stay_away_end_the_round_with_their_names(federation, tmp_path):
     """The last test: it leaves no node."""
     site, *others = federation.federation.sites
-    gone = json.loads(command("node", "status", "--dir", str(site.folder), "--json").stdout)["id"]
+    gone = json.loads(here("node", "status", "--dir", site.folder, "--json").stdout)["id"]
     with another_researcher(federation, tmp_path, offline_grace_s=1) as requests:
         experiment = Experiment(tags=TAGS, training_plan_class=LinePlan, training_args=dict(ARGS), requests=requests)
         os.kill(federation.federation.nodes[site.hospital.name].pid, signal.SIGKILL)

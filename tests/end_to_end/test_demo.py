@@ -3,6 +3,8 @@
 import json
 import signal
 import subprocess
+import threading
+import time
 from pathlib import Path
 
 import psutil
@@ -47,17 +49,26 @@ def test_secure_aggregation_costs_no_accuracy(tmp_path):
             assert abs(secure["models"][name]["federated"]["accuracy"] - model["federated"]["accuracy"]) <= 0.001
 
 
-def test_ctrl_c_ends_all_that_was_started(tmp_path):
+def _family(pid):
+    """The processes below one that has some, or soon will."""
+    never, deadline = threading.Event(), time.monotonic() + 20
+    while not (found := psutil.Process(pid).children(recursive=True)):
+        assert time.monotonic() < deadline
+        never.wait(0.002)
+    return found
+
+
+@pytest.mark.parametrize("word", ["hospital-b", pytest.param("BreastCancerNetwork", marks=pytest.mark.shown)], ids=["starting", "training"])
+def test_ctrl_c_ends_all_that_was_started(tmp_path, word):
     out = tmp_path / "out"
     process = subprocess.Popen(
         fedbiomed("demo", "--nodes", "2", "--rounds", "200", "--out", str(out)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     with process:
         for line in process.stdout:
-            if "BreastCancerNetwork" in line:
+            if word in line:
                 break
-        family = psutil.Process(process.pid).children(recursive=True)
-        assert len(family) >= 3
+        family = _family(process.pid)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
