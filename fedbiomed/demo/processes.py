@@ -175,8 +175,9 @@ class Federation:
         broker_address(self.broker)
 
     def _background(self, command: Sequence[str], name: str) -> Background:
-        process = Background(command, self._out / "logs" / f"{name}.log")
-        self._running.append(process)
+        with _undisturbed():
+            process = Background(command, self._out / "logs" / f"{name}.log")
+            self._running.append(process)
         return process
 
     def _end(self) -> None:
@@ -217,6 +218,24 @@ def _run(command: Sequence[str]) -> None:
 def _environment() -> dict[str, str]:
     """Ours without what would send a command elsewhere; one thread per training, for all hospitals share this machine's cores."""
     return {"OMP_NUM_THREADS": "1", **{name: value for name, value in os.environ.items() if name not in VARIABLES}}
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait for the end of the block: a process that was started in it is known to whoever ends all of them."""
+    heard: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.getsignal(number) for number in numbers}
+    heeded = {number: handler for number, handler in before.items() if handler not in (None, signal.SIG_IGN)}
+    for number in heeded:
+        signal.signal(number, lambda received, _frame: heard.append(received))
+    try:
+        yield
+    finally:
+        for number, handler in heeded.items():
+            signal.signal(number, handler)
+        for received in heard[:1]:
+            signal.raise_signal(received)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,12 +111,11 @@ def _federation(options: Options, sites: Sites, watch: Stopwatch) -> Iterator[Fe
         node_options=("--no-plan-approval",) if options.any_plan else (),
         more=write_more(options.out / "data", [h.name for h in sites.hospitals]) if options.keep else None,
     )
-    with watch.part("start of network and nodes"):
-        federation.__enter__()
-    try:
+    with ExitStack() as stack:
+        stack.push(federation)  # before it begins: whatever interrupts the start, all of it is ended
+        with watch.part("start of network and nodes"):
+            federation.__enter__()
         yield federation
-    finally:
-        federation.__exit__(None, None, None)
 
 
 def _train(options: Options, federation: Federation, sites: Sites, watch: Stopwatch, console: Console) -> dict[str, Trained]:

@@ -15,7 +15,6 @@ from fedbiomed.demo.hospitals import write_sites
 from fedbiomed.demo.more_data import write_more
 from fedbiomed.demo.processes import Federation
 
-_MEASURED_BY = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 
 
@@ -36,8 +35,7 @@ class Hospitals:
         network = {"MQTT_BROKER": host, "MQTT_BROKER_PORT": str(port), "UPLOADS_URL": self.federation.repository}
         notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
         client = nbclient.NotebookClient(notebook, timeout=100, resources={"metadata": {"path": str(work)}})
-        with not_measured():
-            client.execute(env={"OMP_NUM_THREADS": "1", **os.environ, **network, "DEMO_OUT": str(self.out)})
+        client.execute(env={"OMP_NUM_THREADS": "1", **os.environ, **network, "DEMO_OUT": str(self.out)})
         return Done([output for cell in notebook.cells for output in cell.get("outputs", [])])
 
 
@@ -73,16 +71,5 @@ def started(out: Path, count: int, *options: str) -> Iterator[Hospitals]:
     sites = write_sites(out / "data", count)
     more = write_more(out / "data", [hospital.name for hospital in sites.hospitals])
     with contextlib.ExitStack() as stack:
-        with not_measured():
-            federation = stack.enter_context(Federation(out, sites.hospitals, node_options=options, more=more))
+        federation = stack.enter_context(Federation(out, sites.hospitals, node_options=options, more=more))
         yield Hospitals(federation, out)
-
-
-@contextlib.contextmanager
-def not_measured() -> Iterator[None]:
-    """Processes that start within the block do without the measurement of lines, which costs them a fifth of their time."""
-    kept = {name: os.environ.pop(name) for name in _MEASURED_BY if name in os.environ}
-    try:
-        yield
-    finally:
-        os.environ.update(kept)
