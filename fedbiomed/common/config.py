@@ -43,7 +43,7 @@ class ComponentConfig:
         broker, broker_port: where the MQTT broker listens.
         repository: base URL of the HTTP repository.
         connect_timeout_s: how long the first connection may take.
-        request_timeout_s: how long a question (ping, list, search, plan status) or one HTTP answer may take.
+        request_timeout_s: how long one HTTP answer may take.
 
     Raises:
         FedbiomedConfigError: a setting is out of its range.
@@ -163,12 +163,14 @@ class ResearcherConfig(ComponentConfig):
     """What a researcher's process is told.
 
     Args:
+        answer_timeout_s: how long nodes may take to answer a question (ping, list, search, plan status).
         round_timeout_s: deadline of a round, whatever the nodes report.
         idle_timeout_s: a node of which nothing was heard for so long is left out of the round.
         offline_grace_s: a node whose line was cut is left out after so long, unless it comes back.
         experiments_dir, tensorboard_dir: where experiments and TensorBoard's files go; relative to the component's folder, or absolute.
     """
 
+    answer_timeout_s: float = 5.0
     round_timeout_s: float = 3600.0
     idle_timeout_s: float = 90.0
     offline_grace_s: float = 30.0
@@ -210,6 +212,7 @@ _ENV_OF = {
     ResearcherConfig: {
         **_ENV,
         "RESEARCHER_ID": "id",
+        "FBM_ANSWER_TIMEOUT_S": "answer_timeout_s",
         "FBM_EXPERIMENTS_DIR": "experiments_dir",
         "FBM_TENSORBOARD_DIR": "tensorboard_dir",
     },

@@ -132,7 +132,7 @@ class Requests(metaclass=_OnePerSettings):
 
         Args:
             look_for_commands: kinds of answers: `pong`, `list`, `search`, and `error` to see those, too. Others stay to be collected.
-            timeout: seconds to wait, None for `request_timeout_s` of the settings.
+            timeout: seconds to wait, None for `answer_timeout_s` of the settings.
             only_successful: leave out what tells of a failure.
             while_responses: each answer gives the others that time anew; False: it is the time for all together.
 
@@ -141,7 +141,7 @@ class Requests(metaclass=_OnePerSettings):
         """
         return self._loose.collect(
             _ids("look_for_commands", look_for_commands) or (),
-            self.connection.config.request_timeout_s if timeout is None else _seconds(timeout),
+            self.connection.config.answer_timeout_s if timeout is None else _seconds(timeout),
             only_successful=only_successful,
             while_responses=while_responses,
         )
@@ -258,10 +258,10 @@ class Requests(metaclass=_OnePerSettings):
         Args:
             request: made with `stamp`.
             nodes: whom, None for everyone.
-            timeout_s: None for `request_timeout_s` of the settings.
+            timeout_s: None for `answer_timeout_s` of the settings.
         """
         config = self.connection.config
-        limit_s = config.request_timeout_s if timeout_s is None else timeout_s
+        limit_s = config.answer_timeout_s if timeout_s is None else timeout_s
         return Question(self.connection.bus, self._inbox, config.federation, request, nodes=nodes, timeout_s=limit_s)
 
     def exchange(self, orders: Sequence[TrainRequest], on_progress: OnProgress | None = None) -> Exchange:
@@ -274,10 +274,10 @@ class Requests(metaclass=_OnePerSettings):
         """The fields that every request begins with: a new id, who asks, from when till when.
 
         Args:
-            timeout_s: how long the answer is wanted, None for `request_timeout_s` of the settings.
+            timeout_s: how long the answer is wanted, None for `answer_timeout_s` of the settings.
         """
         now = time.time()
-        limit_s = self.connection.config.request_timeout_s if timeout_s is None else timeout_s
+        limit_s = self.connection.config.answer_timeout_s if timeout_s is None else timeout_s
         return Stamp(request_id=f"request_{uuid.uuid4()}", researcher_id=self.researcher_id, issued_at=now, expires_at=now + limit_s)
 
     def _datasets(self, request: ListRequest | SearchRequest, nodes: Sequence[str] | None) -> Datasets:

@@ -36,7 +36,7 @@ def test_it_names_the_settings_and_makes_the_folders(tmp_path: Path) -> None:
     assert set(mine) == RESEARCHER
     assert "TMP_DIR" in mine
     assert not (tmp_path / "r").exists()  # nothing before the first look
-    assert mine["MQTT_BROKER_PORT"] == 1999
+    assert (mine["MQTT_BROKER_PORT"], mine["TIMEOUT"]) == (1999, 5)
     assert mine["COMPONENT_TYPE"] is ComponentType.RESEARCHER
     assert mine["ID"] == mine["RESEARCHER_ID"] == connect.open_config(tmp_path / "r").id
     assert Path(mine["ROOT_DIR"]) == tmp_path / "r"
@@ -57,7 +57,7 @@ def test_what_is_assigned_counts_for_what_is_made_afterwards(tmp_path: Path) -> 
     mine["EXPERIMENTS_DIR"] = tmp_path / "experiments"
     config = connect.open_config(env=env)
     assert (config.broker, config.broker_port, config.repository) == ("broker.example", 1884, "http://files.example:8844")
-    assert (config.request_timeout_s, mine["TIMEOUT"]) == (3.0, 3.0)
+    assert (config.answer_timeout_s, mine["TIMEOUT"]) == (3.0, 3.0)
     assert (config.tensorboard, config.experiments) == (tmp_path / "boards", tmp_path / "experiments")
     assert mine["TENSORBOARD_RESULTS_DIR"] == str(tmp_path / "boards")
     assert (tmp_path / "boards").is_dir()

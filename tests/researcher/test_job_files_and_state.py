@@ -288,7 +288,7 @@ def test_the_last_order_has_the_public_names(stage: MemoryStage) -> None:
 
 
 def test_every_operators_decision_is_told(stage: MemoryStage, caplog: pytest.LogCaptureFixture) -> None:
-    stage.settings["request_timeout_s"] = 0.5
+    stage.settings["answer_timeout_s"] = 0.5
     nodes = [stage.node(name) for name in ("approved", "pending", "error", "silent")]
     nodes[1].plan_status, nodes[2].plan_status, nodes[3].is_mute = "Pending", "Error", True
     job = make_job(stage)

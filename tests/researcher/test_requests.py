@@ -32,7 +32,7 @@ def test_all_nodes_that_are_there_answer_a_ping(any_stage: Stage) -> None:
 
 
 def test_asking_ends_when_all_have_answered(any_stage: Stage) -> None:
-    any_stage.settings["request_timeout_s"] = NEVER_S
+    any_stage.settings["answer_timeout_s"] = NEVER_S
     any_stage.node("a")
     requests = any_stage.requests()
     for _ in range(5):
@@ -40,7 +40,7 @@ def test_asking_ends_when_all_have_answered(any_stage: Stage) -> None:
 
 
 def test_nobody_there_is_no_answer_after_a_short_grace(stage: MemoryStage) -> None:
-    stage.settings["request_timeout_s"] = NEVER_S
+    stage.settings["answer_timeout_s"] = NEVER_S
     requests = stage.requests()
     assert requests.ping_nodes() == []
 
@@ -51,7 +51,7 @@ def test_a_node_of_which_nothing_is_known_is_waited_for_shortly(stage: MemorySta
 
 
 def test_a_node_that_went_offline_is_not_waited_for(stage: MemoryStage) -> None:
-    stage.settings["request_timeout_s"] = NEVER_S
+    stage.settings["answer_timeout_s"] = NEVER_S
     a, b = stage.node("a"), stage.node("b")
     b.is_mute = True
     b.appear(is_online=False)
@@ -61,7 +61,7 @@ def test_a_node_that_went_offline_is_not_waited_for(stage: MemoryStage) -> None:
 
 
 def test_a_silent_node_is_waited_for_until_the_deadline_and_named(stage: MemoryStage, caplog: pytest.LogCaptureFixture) -> None:
-    stage.settings["request_timeout_s"] = 0.4
+    stage.settings["answer_timeout_s"] = 0.4
     a, b = stage.node("a"), stage.node("b")
     b.is_mute = True
     assert list(stage.requests().list()) == [a.node_id]
@@ -218,7 +218,7 @@ def test_a_node_that_does_not_take_the_plan_is_false(stage: MemoryStage) -> None
 def test_plan_status_of_each_node(stage: MemoryStage) -> None:
     a, b, c = stage.node("a"), stage.node("b"), stage.node("c")
     b.plan_status, c.is_mute = "Error", True
-    stage.settings["request_timeout_s"] = 0.4
+    stage.settings["answer_timeout_s"] = 0.4
     found = stage.requests().plan_status("job_1", nowhere(), [a.node_id, b.node_id, c.node_id])
     assert isinstance(found[a.node_id], PlanStatusReply)
     assert isinstance(found[b.node_id], ErrorReply)

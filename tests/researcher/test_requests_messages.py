@@ -59,7 +59,7 @@ def test_waiting_ends_with_the_time(stage: MemoryStage) -> None:
 
 
 def test_messages_so_far_wait_for_nothing(stage: MemoryStage) -> None:
-    stage.settings["request_timeout_s"] = NEVER_S
+    stage.settings["answer_timeout_s"] = NEVER_S
     a, b = stage.node("a"), stage.node("b")
     b.is_mute = True
     requests = stage.requests()

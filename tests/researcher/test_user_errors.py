@@ -51,7 +51,7 @@ class Choosy(Strategy):
 @pytest.fixture
 def stage(tmp_path: Path) -> Iterator[MemoryStage]:
     """A researcher in memory, with one node that is there."""
-    made = MemoryStage(tmp_path, request_timeout_s=2.0)
+    made = MemoryStage(tmp_path, answer_timeout_s=2.0)
     made.node("a")
     yield made
     made.close()

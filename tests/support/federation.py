@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fedbiomed.common.config import ResearcherConfig, broker_address, save
 from fedbiomed.demo.hospitals import Hospital
@@ -39,8 +40,8 @@ def sites(folder: Path, count: int) -> list[Hospital]:
 def researcher_config(root: Path, federation: Federation, **settings: float) -> ResearcherConfig:
     """Settings of a researcher on that federation, saved below its folder."""
     host, port = broker_address(federation.broker)
-    where = {"broker": host, "broker_port": port, "repository": federation.repository}
-    config = ResearcherConfig(root=root, id="researcher_test", **where, **settings)
+    where: dict[str, Any] = {"broker": host, "broker_port": port, "repository": federation.repository, "answer_timeout_s": 20.0}
+    config = ResearcherConfig(root=root, id="researcher_test", **{**where, **settings})
     save(config)
     return config
 

@@ -58,7 +58,7 @@ class MemoryFederation:
     @contextlib.contextmanager
     def researcher(self, root: Path, **settings: object) -> Iterator[Requests]:
         """Connect a researcher whose folder is `root`."""
-        config = ResearcherConfig(root=root, id="researcher_test", **settings)  # type: ignore[arg-type]
+        config = ResearcherConfig(root=root, id="researcher_test", **{"answer_timeout_s": 20.0, **settings})  # type: ignore[arg-type]
         save(config)
         bus = MemoryBus(self.broker, f"researcher_test.{root.name}", persistent=False)
         bus.connect(5)

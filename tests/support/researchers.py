@@ -44,7 +44,7 @@ class Stage:
     """
 
     def __init__(self, folder: Path, **settings: Any) -> None:
-        self.folder, self.settings = folder, {"request_timeout_s": TIMEOUT_S, **settings}
+        self.folder, self.settings = folder, {"answer_timeout_s": TIMEOUT_S, "request_timeout_s": TIMEOUT_S, **settings}
         self.federation = uuid.uuid4().hex
         self.researcher_id = f"researcher_{uuid.uuid4()}"
         self.connections: list[Connection] = []
