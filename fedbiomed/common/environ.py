@@ -166,7 +166,6 @@ def shared_keys(component: ComponentType, id_variable: str, root_variable: str) 
         "MQTT_BROKER": Key(lambda config: config.broker, variable="MQTT_BROKER"),
         "MQTT_BROKER_PORT": Key(lambda config: config.broker_port, variable="MQTT_BROKER_PORT"),
         "UPLOADS_URL": Key(lambda config: config.repository, variable="UPLOADS_URL"),
-        "TIMEOUT": Key(lambda config: config.answer_timeout_s, variable="FBM_ANSWER_TIMEOUT_S"),
         **_former_keys(),
     }
 

@@ -21,6 +21,7 @@ DEFAULT_FOLDER = "fbm-node"
 _KEYS = {
     **shared_keys(ComponentType.NODE, id_variable="NODE_ID", root_variable=FOLDER_VARIABLE),
     "NODE_ID": Key(lambda config: config.id, variable="NODE_ID"),
+    "TIMEOUT": Key(lambda config: config.request_timeout_s, variable="FBM_REQUEST_TIMEOUT_S"),
     "DB_PATH": Key(lambda config: str(config.database)),
     "DEFAULT_TRAINING_PLANS_DIR": Key(lambda _config: str(Path(__file__).with_name("default_training_plans"))),
     "TRAINING_PLANS_DIR": Key(lambda config: str(config.var / "training_plans"), is_folder=True),

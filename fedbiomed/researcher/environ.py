@@ -15,6 +15,7 @@ from fedbiomed.researcher.connect import FOLDER_VARIABLE, open_config
 _KEYS = {
     **shared_keys(ComponentType.RESEARCHER, id_variable="RESEARCHER_ID", root_variable=FOLDER_VARIABLE),
     "RESEARCHER_ID": Key(lambda config: config.id, variable="RESEARCHER_ID"),
+    "TIMEOUT": Key(lambda config: config.answer_timeout_s, variable="FBM_ANSWER_TIMEOUT_S"),
     "DB_PATH": Key(lambda config: str(config.var / f"db_{config.id}.json")),
     "EXPERIMENTS_DIR": Key(lambda config: str(config.experiments), is_folder=True, variable="FBM_EXPERIMENTS_DIR"),
     "TENSORBOARD_RESULTS_DIR": Key(lambda config: str(config.tensorboard), is_folder=True, variable="FBM_TENSORBOARD_DIR"),
