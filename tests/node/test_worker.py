@@ -108,7 +108,10 @@ def test_the_process_stays_warm_for_one_job_and_plan_only(worker, task):
         (plan_source(step="import os; os.kill(os.getpid(), 9)"), "signal 9"),
         (plan_source(step="import os; os.kill(os.getpid(), 11)"), "signal 11"),
         (plan_source(step="import os; os.closerange(3, 100)"), "ended by itself with exit code 1"),
-        (plan_source(step="import os, time; os.closerange(3, 100); time.sleep(60)"), "closed the line from the training process"),
+        (
+            plan_source(step="import os, threading; os.closerange(3, 100); threading.Event().wait(60)"),
+            "closed the line from the training process",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
