@@ -5,7 +5,7 @@ Each test kills one of the nodes that are left, so that their order does not mat
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,21 +22,10 @@ from fedbiomed.researcher.secagg import SecureAggregation
 from fedbiomed.researcher.strategies import DefaultStrategy
 from tests.support.federation import TAGS, Running, running
 from tests.support.moody import ARGS, MoodyPlan, assert_close, weights
+from tests.support.strategies import ActsBeforeReveal
 
 pytestmark = pytest.mark.slow  # five nodes; the same losses in memory are in tests/researcher/test_secagg_rounds.py
 Victim = tuple[str, int, Path]
-
-
-class Watchful(DefaultStrategy):
-    """Does something when all masked updates have come and nothing is revealed yet."""
-
-    def __init__(self, act: Callable[[], None]) -> None:
-        super().__init__(min_nodes=2)
-        self._act = act
-
-    def check_round(self, *args: Any) -> None:
-        super().check_round(*args)
-        self._act()
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +78,7 @@ def test_a_node_that_dies_before_its_upload_is_left_out(federation: Running, vic
 def test_a_node_that_dies_after_its_upload_stays_in_the_sum(federation: Running, victim: Victim) -> None:
     node_id, pid, _ = victim
     expected = plain(federation)
-    strategy = Watchful(lambda: os.kill(pid, signal.SIGKILL))
+    strategy = ActsBeforeReveal(lambda: os.kill(pid, signal.SIGKILL))
     secure = experiment(federation, secagg=SecureAggregation(timeout=30), node_selection_strategy=strategy)
     assert secure.run_once() == 1
     assert node_id in {reply["node_id"] for reply in secure.training_replies()[0]}
@@ -110,7 +99,7 @@ def test_a_node_that_dies_when_it_is_to_reveal_stays_in_the_sum(federation: Runn
     with MqttBus("watcher", config.broker, config.broker_port, persistent=False) as bus:
         bus.connect(10)
         bus.subscribe(topics.orders(config.federation, node_id), kill)
-        strategy = Watchful(lambda: os.kill(pid, signal.SIGSTOP))  # what it is asked reaches it, and is never answered
+        strategy = ActsBeforeReveal(lambda: os.kill(pid, signal.SIGSTOP))  # what it is asked reaches it, and is never answered
         secure = experiment(federation, secagg=SecureAggregation(timeout=30), node_selection_strategy=strategy)
         assert secure.run_once() == 1
     assert asked == [node_id]

@@ -30,6 +30,7 @@ from fedbiomed.researcher.strategies import DefaultStrategy, Strategy
 from tests.support.declearn_plans import SklearnLine, TorchLine
 from tests.support.memory_federation import MemoryFederation
 from tests.support.moody import state, weights
+from tests.support.strategies import ActsBeforeReveal
 
 NODE_COUNT = 4
 NODES = ["node_0", "node_1", "node_2", "node_3"]
@@ -62,18 +63,6 @@ class NormPlan(TorchTrainingPlan):
 
     def training_step(self, data, target):
         return ((self.model()(data) - target) ** 2).mean()
-
-
-class Acting(DefaultStrategy):
-    """Does something when all masked updates have come and nothing is revealed yet."""
-
-    def __init__(self, act: Callable[[], None]) -> None:
-        super().__init__(min_nodes=2)
-        self._act = act
-
-    def check_round(self, *args: Any) -> None:
-        super().check_round(*args)
-        self._act()
 
 
 class Turns(Strategy):
@@ -213,7 +202,7 @@ def test_lost_nodes(
         assert len(secure.training_replies()[0]) == 5 - lost
         fails = mood(3, "fails")
         plain.run_once()
-        secure.set_strategy(Acting(fifth.close))
+        secure.set_strategy(ActsBeforeReveal(fifth.close))
         secure.run_once()
         fails.unlink()
         with federation.node(4, is_new=False):

@@ -27,6 +27,7 @@ from fedbiomed.researcher.strategies import DefaultStrategy
 from tests.support.memory_federation import MemoryFederation
 from tests.support.moody import ARGS, assert_close, same, weights
 from tests.support.plans import LinePlan, SidePlan
+from tests.support.strategies import ActsBeforeReveal
 
 NODE_COUNT = 3
 COUNTING = {"training_plan_class": LinePlan, "training_args": dict(ARGS)}
@@ -37,18 +38,6 @@ SIDE = {
 }
 Make = Callable[..., Experiment]
 TWO = {"node_selection_strategy": DefaultStrategy(min_nodes=2)}
-
-
-class Acting(DefaultStrategy):
-    """Does something when all masked updates have come and nothing is revealed yet."""
-
-    def __init__(self, act: Callable[[], None]) -> None:
-        super().__init__(min_nodes=2)
-        self._act = act
-
-    def check_round(self, *args: Any) -> None:
-        super().check_round(*args)
-        self._act()
 
 
 @pytest.mark.parametrize("what", [{}, COUNTING, SIDE], ids=["line", "with counters", "sklearn"])
@@ -139,7 +128,7 @@ def test_a_node_that_is_lost_after_its_upload_stays_in_the_sum(
         fourth.enter_context(federation.node(3))
         plain = secured(secagg=False)
         plain.run_once()
-        secure = secured(secagg=SecureAggregation(timeout=30), node_selection_strategy=Acting(fourth.close))
+        secure = secured(secagg=SecureAggregation(timeout=30), node_selection_strategy=ActsBeforeReveal(fourth.close))
         secure.run_once()
         assert "node_3" not in one_researcher.online_nodes()
     assert_close(secure, weights(plain, 0))
