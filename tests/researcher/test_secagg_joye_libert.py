@@ -197,21 +197,6 @@ def test_a_node_whose_identity_changed_is_refused(federation: MemoryFederation, 
             secure.run_once()
 
 
-@pytest.mark.parametrize(
-    ("settings", "part"),
-    [
-        ({"secure_aggregation": False}, "switched off on node node_4"),
-        ({"minimum_nodes_in_sum": 5}, "SecureAggregation(minimum_nodes=5)"),
-    ],
-)
-def test_the_word_of_the_node_wins(federation: MemoryFederation, secured: Make, settings: dict[str, Any], part: str) -> None:
-    with federation.node(4, is_new=not (federation.root / "node_4").exists(), **settings):
-        experiment = secured(secagg=joye_libert())
-        with pytest.raises(FedbiomedSecaggError) as caught:
-            experiment.run_once()
-        assert part in str(caught.value)
-
-
 def test_two_nodes_that_consent_train_with_it_only_and_validate(federation: MemoryFederation, secured: Make) -> None:
     settings = {"allow_two_node_sums": True, "force_secure_aggregation": True}
     with federation.node(5, **settings), federation.node(6, **settings):
